@@ -1,0 +1,120 @@
+package tree
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+
+	"kvfs/acl"
+)
+
+// Grants is the access list of an entry, named here so that a caller who only
+// hands it on need not know package acl.
+type Grants = acl.List
+
+// Spec is everything that the settings say of the tree.
+type Spec struct {
+	Entries []Entry
+	Layouts []Layout
+}
+
+// Clash is two entries that want one name. Build returns it.
+type Clash struct{ Store, Name, First, Second string }
+
+func (c *Clash) Error() string {
+	return fmt.Sprintf("%s/%s is wanted by %s and by %s", c.Store, c.Name, c.First, c.Second)
+}
+
+// StoreDir is the name that a store has below the root of the superblock. It
+// comes from the path, so it stays when other stores come and go.
+func StoreDir(path string) string {
+	sum := sha256.Sum256([]byte(path))
+	return hex.EncodeToString(sum[:8])
+}
+
+// Build makes the snapshot in which every entry shows its versions. versions
+// gives those of one certificate, newest first; an entry without any has no
+// names yet, only its store exists. The error, if any, is a *Clash, and means
+// that the settings have to change.
+func Build(spec Spec, versions func(certificate string) []*Version) (*Snapshot, error) {
+	b := builder{nodes: map[ID]*Node{}, dirs: map[ID]map[uint64]*Node{}, owner: map[ID]string{}}
+	b.root = &Node{ID: Root, Kind: Dir, key: nameKey("")}
+	b.insert(b.root)
+	for i := range spec.Entries {
+		e := &spec.Entries[i]
+		dir := b.store(e.Store)
+		for _, n := range e.shown(dir, spec.Layouts, versions(e.Certificate)) {
+			if err := b.add(e, dir, n); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return b.snapshot(), nil
+}
+
+// builder collects nodes in maps, which may still change, before the snapshot
+// is made of them in one go.
+type builder struct {
+	root  *Node
+	nodes map[ID]*Node
+	dirs  map[ID]map[uint64]*Node // by directory and name key
+	owner map[ID]string           // URL of the entry that brought a node, to name it in a clash
+}
+
+func (b *builder) insert(n *Node) {
+	b.nodes[n.ID] = n
+	if n != b.root {
+		b.dirs[n.Parent][n.key] = n
+	}
+	if n.Kind == Dir {
+		b.dirs[n.ID] = map[uint64]*Node{}
+	}
+}
+
+func (b *builder) store(path string) *Node {
+	n := newDir(b.root, StoreDir(path))
+	if old, ok := b.nodes[n.ID]; ok {
+		return old
+	}
+	b.insert(n)
+	return n
+}
+
+// add puts a node into the tree. The same node twice is what two entries of one
+// certificate show together (pinned and not, or a URL that is listed twice), and
+// then the grants of both hold. Ids and name keys are 64 bits of a hash: that two
+// different ones are equal is checked here, not believed.
+func (b *builder) add(e *Entry, dir, n *Node) error {
+	old, named := b.dirs[n.Parent][n.key]
+	other, taken := b.nodes[n.ID]
+	switch {
+	case named && old.Name == n.Name && old.ID == n.ID:
+		n = n.withACL(old.ACL.Union(n.ACL))
+	case named:
+		return &Clash{Store: e.Store, Name: n.Name, First: b.owner[old.ID], Second: e.URL}
+	case taken:
+		return &Clash{Store: e.Store, Name: n.Name, First: b.owner[other.ID], Second: e.URL}
+	}
+	b.owner[n.ID] = e.URL
+	b.insert(n)
+	if n.Time.After(dir.Time) {
+		dir.Time = n.Time // a directory is as old as the last thing that came into it
+	}
+	return nil
+}
+
+func (b *builder) snapshot() *Snapshot {
+	nodes := make([]item[*Node], 0, len(b.nodes))
+	for id, n := range b.nodes {
+		nodes = append(nodes, item[*Node]{uint64(id), n})
+	}
+	dirs := make([]item[directory], 0, len(b.dirs))
+	for id, names := range b.dirs {
+		entries := make([]item[*Node], 0, len(names))
+		for key, n := range names {
+			entries = append(entries, item[*Node]{key, n})
+		}
+		dirs = append(dirs, item[directory]{uint64(id), directory{b.nodes[id], newIndex(entries)}})
+	}
+	return &Snapshot{nodes: newIndex(nodes), dirs: newIndex(dirs)}
+}

@@ -1,0 +1,123 @@
+package tree
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Layout is a family of names that one certificate is shown under.
+type Layout string
+
+const (
+	// V3 is what version 3 of the Azure Key Vault VM extension makes: one file
+	// with the chain and the key last, and a link to it.
+	V3 Layout = "v3"
+	// V4 is what version 4 makes: chain and key apart, and a mark of completion.
+	V4 Layout = "v4"
+)
+
+// Entry is one certificate in one store, as the settings want it.
+type Entry struct {
+	Certificate string // key of its versions
+	URL         string // for .luma
+	Store       string // absolute path
+	Vault, Name string // spelled as in the URL
+	// Linked entries own the default links; an entry that is pinned to a
+	// version beside one that is not leaves them to the other.
+	Linked bool
+	Links  []string // custom link names
+	Grants Grants
+}
+
+func (e *Entry) base() string { return e.Vault + "." + e.Name }
+
+// name of a thing that one entry shows, for a caller who has no version yet.
+type Name struct {
+	Name string
+	Kind Kind
+}
+
+// Names that an entry will have whatever its version is: its links and its mark
+// of completion, in the order of their publication.
+func (e *Entry) Names(layouts []Layout) (names []Name) {
+	if slices.Contains(layouts, V3) {
+		if e.Linked {
+			names = append(names, Name{e.base(), Link})
+		}
+		for _, l := range e.Links {
+			names = append(names, Name{l, Link})
+		}
+	}
+	if slices.Contains(layouts, V4) && e.Linked {
+		names = append(names, Name{e.base() + ".pem", Link}, Name{e.base() + ".keyid", Link}, Name{e.base() + ".luma", File})
+	}
+	return names
+}
+
+// shown makes the nodes of an entry: the files of every version, newest first,
+// and the names that stand for the newest.
+func (e *Entry) shown(dir *Node, layouts []Layout, versions []*Version) (nodes []*Node) {
+	for i, v := range versions {
+		if slices.Contains(layouts, V3) {
+			nodes = append(nodes, e.showV3(dir, v, i == 0)...)
+		}
+		if slices.Contains(layouts, V4) {
+			nodes = append(nodes, e.showV4(dir, v, i == 0)...)
+		}
+	}
+	return nodes
+}
+
+func (e *Entry) showV3(dir *Node, v *Version, newest bool) []*Node {
+	file := e.file(dir, fmt.Sprintf("%s.%s", e.base(), v.ID), v.combined, v)
+	nodes := []*Node{file}
+	if !newest {
+		return nodes
+	}
+	if e.Linked {
+		nodes = append(nodes, newLink(dir, e.base(), file.Name, v.Published))
+	}
+	for _, l := range e.Links {
+		nodes = append(nodes, newLink(dir, l, file.Name, v.Published))
+	}
+	return nodes
+}
+
+func (e *Entry) showV4(dir *Node, v *Version, newest bool) []*Node {
+	chain := e.file(dir, fmt.Sprintf("%s.%s.pem.%d", e.base(), v.ID, v.Created.Unix()), v.chain, v)
+	key := e.file(dir, fmt.Sprintf("%s.%s.keyid.%d", e.base(), v.ID, v.Created.Unix()), v.key, v)
+	nodes := []*Node{chain, key}
+	if newest && e.Linked {
+		luma := newFile(dir, e.base()+".luma", newContent(e.luma(v)), v.Published)
+		luma.Public = true
+		nodes = append(nodes,
+			newLink(dir, e.base()+".pem", chain.Name, v.Published),
+			newLink(dir, e.base()+".keyid", key.Name, v.Published),
+			luma)
+	}
+	return nodes
+}
+
+func (e *Entry) file(dir *Node, name string, c content, v *Version) *Node {
+	n := newFile(dir, name, c, v.Created)
+	n.ACL, n.Versioned = e.Grants, true
+	return n
+}
+
+// luma is the mark of completion: it changes after all links of a renewal have
+// moved. The extension's own content is not documented; this is ours.
+func (e *Entry) luma(v *Version) []byte {
+	b, err := json.Marshal(struct {
+		URL       string    `json:"url"`
+		Version   string    `json:"version"`
+		NotBefore time.Time `json:"notBefore"`
+		NotAfter  time.Time `json:"notAfter"`
+		Published time.Time `json:"published"`
+	}{e.URL, string(v.ID), v.NotBefore.UTC(), v.NotAfter.UTC(), v.Published.UTC()})
+	if err != nil {
+		panic(err) // strings and times between years 0 and 9999 cannot fail
+	}
+	return append(b, '\n')
+}

@@ -1,0 +1,149 @@
+package tree
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"io/fs"
+	"time"
+
+	"kvfs/acl"
+)
+
+// ID of a node. It is the inode number, and what the kernel names a node by:
+// any id it ever got may come back in any request, also to a later process.
+type ID uint64
+
+// Root is the directory that holds the stores. FUSE fixes its id.
+const Root ID = 1
+
+// Kind of a node.
+type Kind uint8
+
+const (
+	Dir Kind = iota + 1
+	File
+	Link
+)
+
+func (k Kind) String() string {
+	switch k {
+	case Dir:
+		return "directory"
+	case File:
+		return "file"
+	case Link:
+		return "link"
+	}
+	return "invalid"
+}
+
+// Node is one name in the tree and what it stands for. It is immutable and may
+// be shared by any number of snapshots.
+type Node struct {
+	ID     ID
+	Kind   Kind
+	Parent ID
+	Name   string // in Parent; "" for the root
+	Time   time.Time
+
+	// Content of a file. Nobody may write to it.
+	Content []byte
+	// Target of a link, relative to its directory.
+	Target string
+	// ACL of a file: who may read it besides its owner.
+	ACL acl.List
+	// Public files are readable by everybody; they hold nothing secret.
+	Public bool
+	// Versioned files belong to one version of one certificate: their name is
+	// theirs alone. The others are replaced under their name.
+	Versioned bool
+
+	key uint64 // position in the directory's listing, from the name alone
+}
+
+// Mode is the node's permission bits: 0755 for directories, 0777 for links,
+// 0644 for public files, and for the rest what the access list asks for.
+func (n *Node) Mode() fs.FileMode {
+	switch {
+	case n.Kind == Dir:
+		return 0o755
+	case n.Kind == Link:
+		return 0o777
+	case n.Public:
+		return 0o644
+	}
+	return fs.FileMode(n.ACL.Mode())
+}
+
+// XAttr is the value of system.posix_acl_access, nil if the node has no list.
+func (n *Node) XAttr() []byte {
+	if n.Kind != File || n.Public {
+		return nil
+	}
+	return n.ACL.XAttr()
+}
+
+// Cookie places the node in the listing of its directory. It depends on the
+// name alone, so a listing that is read in parts while names move neither
+// skips nor repeats what stays. It is at least 16: smaller values are left to
+// "." and "..".
+func (n *Node) Cookie() uint64 { return n.key }
+
+const idFormat = "kvfs-node-v2\x00"
+
+// nodeID hashes what makes a node that node. Reserved values (no node, the root
+// and the highest, which go-fuse keeps for itself) are stepped over.
+func nodeID(parts ...string) ID {
+	h := sha256.New()
+	h.Write([]byte(idFormat))
+	for _, p := range parts {
+		h.Write([]byte(p))
+		h.Write([]byte{0})
+	}
+	id := ID(binary.LittleEndian.Uint64(h.Sum(nil)))
+	for id <= Root || id == ^ID(0) {
+		id += 2
+	}
+	return id
+}
+
+// nameKey is the position of a name in listings. The highest bit stays clear:
+// the kernel hands offsets to programs as signed numbers.
+func nameKey(name string) uint64 {
+	h := sha256.Sum256([]byte(name))
+	return max(binary.LittleEndian.Uint64(h[:])>>1, 16)
+}
+
+func newDir(parent *Node, name string) *Node {
+	return &Node{ID: nodeID("dir", pathOf(parent, name)), Kind: Dir, Parent: parent.ID, Name: name, key: nameKey(name)}
+}
+
+func newLink(parent *Node, name, target string, at time.Time) *Node {
+	return &Node{ID: nodeID("link", pathOf(parent, name), target), Kind: Link, Parent: parent.ID, Name: name,
+		Time: at, Target: target, key: nameKey(name)}
+}
+
+func newFile(parent *Node, name string, c content, at time.Time) *Node {
+	return &Node{ID: nodeID("file", pathOf(parent, name), string(c.sum[:])), Kind: File, Parent: parent.ID, Name: name,
+		Time: at, Content: c.bytes, key: nameKey(name)}
+}
+
+// pathOf is unambiguous because the parent's id stands for its whole path.
+func pathOf(parent *Node, name string) string {
+	return string(binary.LittleEndian.AppendUint64(nil, uint64(parent.ID))) + name
+}
+
+// withACL is the same node with another access list.
+func (n *Node) withACL(l acl.List) *Node {
+	c := *n
+	c.ACL = l
+	return &c
+}
+
+// content is bytes and their digest, computed once.
+type content struct {
+	bytes []byte
+	sum   [sha256.Size]byte
+}
+
+func newContent(b []byte) content { return content{bytes: b, sum: sha256.Sum256(b)} }
