@@ -1,0 +1,377 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"kvfs/tree"
+)
+
+// Options of an FS. The zero value of each field is the default.
+type Options struct {
+	// Stores are the absolute paths at which the directories tree.StoreDir(path)
+	// of the snapshots are shown.
+	Stores []string
+	// Rootless mounts through fusermount3 instead of with CAP_SYS_ADMIN.
+	Rootless bool
+	// Publisher is the command that runs RunPublisher with the directory as
+	// descriptor 3; default: this program with the argument "publisher".
+	Publisher []string
+	// Retired is how many bytes of files that lost their names are kept for those
+	// who still have them open; default 16 MiB.
+	Retired int
+	// Logger for what an operator should know; default: nothing is logged.
+	Logger *slog.Logger
+}
+
+// FS is a file system of stores. Its methods may be called from any goroutine,
+// in the order that the package documentation gives.
+type FS struct {
+	opts Options
+	log  *slog.Logger
+	view *view
+
+	// publishing is held for a whole plan and whenever connections, publishers
+	// or mounts change. It is not view.mu, since the handlers must go on
+	// meanwhile.
+	publishing sync.Mutex
+	open       bool
+
+	// mu is taken last and only to write or read these fields, so that a report
+	// need not wait for a plan.
+	mu       sync.Mutex
+	conns    []*conn
+	attached []string
+}
+
+// conn is one connection to the kernel. With CAP_SYS_ADMIN there is one for all
+// stores, otherwise one for each.
+type conn struct {
+	super   *superblock
+	server  *server
+	handler *handler
+	root    tree.ID // shown as the connection's root
+	at      string  // its mountpoint, if fusermount3 made it
+	pub     *process
+}
+
+// New makes a file system that shows nothing and is mounted nowhere.
+func New(opts Options) *FS {
+	if opts.Retired == 0 {
+		opts.Retired = 16 << 20
+	}
+	if opts.Publisher == nil {
+		opts.Publisher = []string{"/proc/self/exe", "publisher"}
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &FS{opts: opts, log: opts.Logger, view: newView(opts.Retired)}
+}
+
+// Open makes the connections. With CAP_SYS_ADMIN nothing is visible before
+// Attach; through fusermount3 the stores are, and whoever enters one waits for
+// Serve. Close undoes it.
+func (f *FS) Open() (err error) {
+	f.publishing.Lock()
+	defer f.publishing.Unlock()
+	defer func() {
+		if err != nil {
+			f.closeConns()
+		}
+	}()
+	if !f.opts.Rootless {
+		super, err := newSuperblock()
+		if err != nil {
+			return err
+		}
+		f.add(&conn{super: super, root: tree.Root})
+	} else {
+		for _, at := range f.opts.Stores {
+			dev, err := fusermount(at)
+			if err != nil {
+				return fmt.Errorf("mounting at %s: %w", at, err)
+			}
+			n, ok := f.view.cur.Load().Lookup(tree.Root, tree.StoreDir(at))
+			if !ok {
+				return fmt.Errorf("no snapshot with the store %s was published", at)
+			}
+			f.add(&conn{super: &superblock{dev: dev, mount: -1}, root: n.ID, at: at})
+			f.setAttached(append(f.attached, at))
+		}
+	}
+	f.open = true
+	return nil
+}
+
+func (f *FS) add(c *conn) {
+	c.handler = newHandler(f.view, c.root, uint32(os.Geteuid()), uint32(os.Getegid()))
+	c.server = newServer(c.super.dev, c.handler, f.log)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.conns = append(f.conns, c)
+}
+
+func (f *FS) setAttached(paths []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.attached = paths
+}
+
+// Serve answers the kernel until ctx ends, finishing the requests it has. It
+// returns early if the file system is taken away by somebody else.
+func (f *FS) Serve(ctx context.Context) error {
+	var g errgroup.Group
+	for _, c := range f.conns {
+		g.Go(func() error { return c.server.serve(ctx) })
+	}
+	return g.Wait()
+}
+
+// Attach starts the publishers and makes the stores visible. Serve must be
+// running. If it fails, what was made visible is taken away again.
+func (f *FS) Attach() (err error) {
+	f.publishing.Lock()
+	defer f.publishing.Unlock()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.detach())
+		}
+	}()
+	for _, c := range f.conns {
+		if err := f.startPublisher(c); err != nil {
+			return err
+		}
+	}
+	if f.opts.Rootless {
+		return nil // Open did
+	}
+	for _, at := range f.opts.Stores {
+		if err := f.conns[0].super.bind(tree.StoreDir(at), at); err != nil {
+			return fmt.Errorf("mounting at %s: %w", at, err)
+		}
+		f.setAttached(append(f.attached, at))
+	}
+	return nil
+}
+
+func (f *FS) startPublisher(c *conn) error {
+	dir, err := c.directory()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	p, err := startPublisher(f.opts.Publisher, dir, f.publisherLog())
+	if err != nil {
+		return err
+	}
+	f.setPublisher(c, p)
+	c.handler.publisher.Store(p.thread)
+	return nil
+}
+
+func (f *FS) setPublisher(c *conn, p *process) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c.pub = p
+}
+
+func (c *conn) directory() (*os.File, error) {
+	if c.at == "" {
+		return c.super.directory()
+	}
+	fd, err := unix.Open(c.at, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", c.at, err)
+	}
+	return os.NewFile(uintptr(fd), c.at), nil
+}
+
+// publisherLog is where a publisher's dying words go.
+func (f *FS) publisherLog() io.Writer {
+	return logWriter{f.log}
+}
+
+type logWriter struct{ log *slog.Logger }
+
+func (w logWriter) Write(b []byte) (int, error) {
+	w.log.Warn("the publisher process says", "text", string(b))
+	return len(b), nil
+}
+
+// Publish leads what is served to a snapshot: what is new appears, then links
+// move, then old names go, each by one system call that readers and watchers
+// see. Nothing is done for what is the same. After an error what is served is
+// between the two snapshots and whole; Publish it again and the rest is done.
+func (f *FS) Publish(ctx context.Context, s *tree.Snapshot) error {
+	f.publishing.Lock()
+	defer f.publishing.Unlock()
+	if !f.open {
+		f.view.reset(s)
+		return nil
+	}
+	var err error
+	for range 2 { // a publisher that died is replaced, once
+		if err = f.publish(ctx, s); !errors.Is(err, errPublisherDied) {
+			return err
+		}
+		f.log.Warn("the publisher process died and is replaced", "err", err)
+		if err := f.restartPublishers(); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func (f *FS) publish(ctx context.Context, s *tree.Snapshot) error {
+	plan := tree.Diff(f.view.cur.Load(), s)
+	steps := f.view.begin(plan, time.Now())
+	defer f.view.end()
+	for _, c := range f.conns {
+		var mine []step
+		for _, change := range steps {
+			if dir, ok := c.path(s, f.view, change.Node().Parent); ok {
+				mine = append(mine, stepFor(change, dir))
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if len(mine) == 0 {
+			continue
+		}
+		if err := c.pub.carryOut(mine); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// path of a directory below the connection's root. A directory that is being
+// removed is not in the new snapshot any more, but still in the view.
+func (c *conn) path(s *tree.Snapshot, v *view, dir tree.ID) (string, bool) {
+	var parts []string
+	for dir != c.root {
+		n, ok := s.Node(dir)
+		if !ok {
+			n, ok = v.cur.Load().Node(dir)
+		}
+		if !ok || n.ID == tree.Root {
+			return "", false
+		}
+		parts = append([]string{n.Name}, parts...)
+		dir = n.Parent
+	}
+	return path.Join(parts...), true
+}
+
+func (f *FS) restartPublishers() error {
+	for _, c := range f.conns {
+		f.stopPublisher(c)
+		if err := f.startPublisher(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stopPublisher first takes the right to publish away: the thread's number may
+// be given to anybody as soon as it has ended.
+func (f *FS) stopPublisher(c *conn) {
+	c.handler.publisher.Store(0)
+	if c.pub != nil {
+		c.pub.stop()
+		f.setPublisher(c, nil)
+	}
+}
+
+// Detach takes the stores away. Who has a file open may read on until Serve
+// ends. Serve must still be running.
+func (f *FS) Detach() error {
+	f.publishing.Lock()
+	defer f.publishing.Unlock()
+	return f.detach()
+}
+
+func (f *FS) detach() error {
+	var errs []error
+	for _, at := range f.attached {
+		var err error
+		if f.opts.Rootless {
+			err = fuserUnmount(at)
+		} else {
+			err = unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		}
+		if err != nil && mountedByKvfs(at) {
+			errs = append(errs, fmt.Errorf("unmounting %s: %w", at, err))
+		}
+	}
+	f.setAttached(nil)
+	for _, c := range f.conns {
+		f.stopPublisher(c)
+	}
+	f.open = false
+	return errors.Join(errs...)
+}
+
+// Close drops the connections. Whoever still has a file open gets ENOTCONN from
+// then on. Serve must have ended.
+func (f *FS) Close() {
+	f.publishing.Lock()
+	defer f.publishing.Unlock()
+	f.closeConns()
+}
+
+func (f *FS) closeConns() {
+	for _, c := range f.conns {
+		c.super.close()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.conns = nil
+}
+
+// Mounts are the paths at which stores are visible.
+func (f *FS) Mounts() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.attached)
+}
+
+// Snapshot is what is served at this moment.
+func (f *FS) Snapshot() *tree.Snapshot { return f.view.cur.Load() }
+
+// Stats of the requests that the kernel has sent.
+type Stats struct {
+	Requests  map[string]uint64 // by the name of the operation
+	Panics    uint64            // answered EIO
+	Publisher int               // process id, 0 for none
+}
+
+// Stats counts from Open.
+func (f *FS) Stats() Stats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st := Stats{Requests: map[string]uint64{}}
+	for _, c := range f.conns {
+		for name, n := range c.server.counts() {
+			st.Requests[name] += n
+		}
+		st.Panics += c.server.panics.Load()
+		if c.pub != nil {
+			st.Publisher = c.pub.cmd.Process.Pid
+		}
+	}
+	return st
+}

@@ -1,0 +1,211 @@
+package fs
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// MountpointError says why nothing may be mounted at a path. Fact and Hint are
+// for a person.
+type MountpointError struct {
+	Path       string
+	Fact, Hint string
+	// Mounted is set if a living kvfs serves the path already.
+	Mounted bool
+}
+
+func (e *MountpointError) Error() string { return e.Fact }
+
+// System directories that programs need as they are. What is below them may be a
+// store, except where the second list says so too.
+var (
+	systemDirs = []string{"/", "/bin", "/boot", "/dev", "/etc", "/etc/pki", "/etc/pki/tls", "/etc/pki/tls/certs", "/etc/pki/tls/private",
+		"/etc/ssl", "/etc/ssl/certs", "/etc/ssl/private", "/home", "/lib", "/lib32", "/lib64", "/media", "/mnt", "/opt", "/proc",
+		"/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/usr/local", "/usr/local/share/ca-certificates",
+		"/usr/share/ca-certificates", "/var", "/var/lib", "/var/lib/waagent", "/var/log", "/var/run", "/var/tmp"}
+	systemTrees = []string{"/boot", "/dev", "/proc", "/sys", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/sbin"}
+)
+
+// CheckMountpoint tells whether a store may be mounted at a path: that it is no
+// system directory, empty if it exists, not served by a living kvfs, and that
+// none of the files kvfs itself needs lies below it. The error is a
+// *MountpointError. stale is true if a mount of a dead kvfs is in the way, which
+// Recover takes away.
+func CheckMountpoint(at string, own ...string) (stale bool, err error) {
+	refuse := func(hint, format string, args ...any) (bool, error) {
+		return false, &MountpointError{Path: at, Fact: fmt.Sprintf(format, args...), Hint: hint}
+	}
+	const another = "choose another directory with --store or certificateStoreLocation"
+	if !filepath.IsAbs(at) {
+		return refuse("write the whole path", "%s is a relative path", at)
+	}
+	real := resolve(at)
+	if slices.Contains(systemDirs, filepath.Clean(at)) || slices.Contains(systemDirs, real) || slices.ContainsFunc(systemTrees, func(t string) bool { return within(t, real) }) {
+		return refuse(another, "%s is a system directory: a mount would hide what is in it", at)
+	}
+	for _, file := range own {
+		if file != "" && within(real, resolve(file)) {
+			return refuse("move it, or "+another, "%s lies below the store %s, where the mount would hide it", file, at)
+		}
+	}
+	if mountedByKvfs(real) {
+		if alive(real) {
+			return false, &MountpointError{Path: at, Mounted: true, Fact: fmt.Sprintf("kvfs is already mounted at %s", at),
+				Hint: fmt.Sprintf("stop it with: kvfs umount %s", at)}
+		}
+		return true, nil
+	}
+	switch entries, err := os.ReadDir(at); {
+	case errors.Is(err, iofs.ErrNotExist):
+		return false, nil
+	case errors.Is(err, unix.ENOTDIR):
+		return refuse(another, "%s is not a directory", at)
+	case errors.Is(err, unix.ENOTCONN):
+		return refuse(fmt.Sprintf("take it away with: umount -l %s", at), "%s is the mount of another file system whose server has died", at)
+	case err != nil:
+		return refuse(another, "%s cannot be read: %v", at, errors.Unwrap(err))
+	case len(entries) > 0:
+		return refuse("move them away, or "+another, "%s is not empty (%s): a mount would hide what is in it", at, list(entries))
+	}
+	return false, nil
+}
+
+func list(entries []os.DirEntry) string {
+	if len(entries) == 1 {
+		return entries[0].Name()
+	}
+	return fmt.Sprintf("%s and %d more", entries[0].Name(), len(entries)-1)
+}
+
+// Prepare makes the directory of a mountpoint if it is not there. The error is a
+// *MountpointError.
+func Prepare(at string) error {
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return &MountpointError{Path: at, Fact: fmt.Sprintf("%s cannot be made: %v", at, errors.Unwrap(err)),
+			Hint: "choose a directory you may write to with --store"}
+	}
+	return nil
+}
+
+// Recover takes the mount of a dead kvfs away.
+func Recover(at string) error {
+	if os.Geteuid() == 0 {
+		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmounting the stale mount at %s: %w", at, err)
+		}
+		return nil
+	}
+	if err := fuserUnmount(at); err != nil {
+		return fmt.Errorf("unmounting the stale mount at %s: %w", at, err)
+	}
+	return nil
+}
+
+// within tells whether path is dir or below it.
+func within(dir, path string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// resolve follows the symbolic links of as much of a path as exists. It does not
+// look at the last component's own file system, which may be a dead mount.
+func resolve(path string) string {
+	path = filepath.Clean(path)
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	if parent := filepath.Dir(path); parent != path {
+		return filepath.Join(resolve(parent), filepath.Base(path))
+	}
+	return path
+}
+
+// MountInfo is one mount of kvfs on this machine.
+type MountInfo struct {
+	Path  string
+	Alive bool // a server answers
+}
+
+// Mounted lists the mounts of kvfs in this mount namespace.
+func Mounted() ([]MountInfo, error) {
+	paths, err := kvfsMounts()
+	if err != nil {
+		return nil, err
+	}
+	var ms []MountInfo
+	for _, p := range paths {
+		ms = append(ms, MountInfo{Path: p, Alive: alive(p)})
+	}
+	return ms, nil
+}
+
+func mountedByKvfs(at string) bool {
+	paths, err := kvfsMounts()
+	return err == nil && slices.Contains(paths, at)
+}
+
+// kvfsMounts reads the paths of our mounts from /proc (proc_pid_mountinfo(5)).
+// A path that another mount covers now is left out.
+func kvfsMounts() ([]string, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("listing mounts: %w", err)
+	}
+	defer f.Close()
+	var paths []string
+	ours := map[string]bool{} // by path: whether the uppermost mount is ours
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		at, kind, ok := parseMount(lines.Text())
+		if !ok {
+			continue
+		}
+		if _, seen := ours[at]; !seen {
+			paths = append(paths, at)
+		}
+		ours[at] = kind == "fuse.kvfs"
+	}
+	return slices.DeleteFunc(paths, func(p string) bool { return !ours[p] }), lines.Err()
+}
+
+// parseMount takes the mountpoint and the type from a line of mountinfo. Optional
+// fields end in a dash.
+func parseMount(line string) (at, kind string, ok bool) {
+	fields := strings.Fields(line)
+	dash := slices.Index(fields, "-")
+	if len(fields) < 5 || dash < 0 || dash+1 >= len(fields) {
+		return "", "", false
+	}
+	return unescape(fields[4]), fields[dash+1], true
+}
+
+// unescape undoes the octal escapes of mountinfo.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// alive asks a mount for its statistics. A dead one answers ENOTCONN at once; one
+// whose server hangs does not answer, and counts as alive: nobody may replace it
+// behind its back.
+func alive(at string) bool {
+	answered := make(chan error, 1)
+	// A call into a hung mount cannot be taken back, only left behind.
+	go func() {
+		var st unix.Statfs_t
+		answered <- unix.Statfs(at, &st)
+	}()
+	select {
+	case err := <-answered:
+		return err == nil || errors.Is(err, unix.EACCES)
+	case <-time.After(time.Second):
+		return true
+	}
+}

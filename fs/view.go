@@ -1,0 +1,225 @@
+package fs
+
+import (
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"kvfs/tree"
+)
+
+// view is what the kernel is told: the current snapshot, the plan that the
+// publisher is carrying out, and files that have lost their names.
+type view struct {
+	// cur is read by every request without a lock. It changes under mu alone,
+	// and a name in it moves only when the publisher's request for it is
+	// answered (TestNamesMoveOnlyWithThePublishersRequest).
+	cur atomic.Pointer[tree.Snapshot]
+
+	// mu is held for a few map operations and never while anything is asked of
+	// the kernel: a handler of the request that a holder waits for needs it.
+	mu      sync.Mutex
+	pending map[tree.ID]tree.Change // steps of the plan by the id of their node
+	temps   map[tree.ID]bool        // temporary names that exist
+
+	retired *retired
+}
+
+func newView(retiredBytes int) *view {
+	v := &view{pending: map[tree.ID]tree.Change{}, temps: map[tree.ID]bool{}, retired: newRetired(retiredBytes)}
+	v.cur.Store(tree.Empty())
+	return v
+}
+
+// node finds what an id stands for, also for a file that has no name any more.
+func (v *view) node(id tree.ID) (*tree.Node, bool) {
+	if n, ok := v.cur.Load().Node(id); ok {
+		return n, true
+	}
+	return v.retired.get(id)
+}
+
+// reset replaces everything at once, which is right only while no kernel has
+// seen any of it.
+func (v *view) reset(s *tree.Snapshot) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.cur.Store(s)
+}
+
+// begin makes a plan current. What only begins to exist, exists from here on;
+// the other steps wait for the publisher and are returned in their order.
+func (v *view) begin(plan []tree.Change, at time.Time) (steps []tree.Change) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.pending)
+	clear(v.temps)
+	s := v.cur.Load()
+	for _, c := range plan {
+		if c.Op == tree.Add {
+			s = s.Apply(at, c)
+			continue
+		}
+		v.pending[c.Node().ID] = c
+		steps = append(steps, c)
+	}
+	v.cur.Store(s)
+	return steps
+}
+
+// end forgets the plan. Steps that were not done are found again by the next
+// comparison.
+func (v *view) end() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.pending)
+	clear(v.temps)
+}
+
+// tempName is the name under which a node waits to be renamed into place. The
+// id in it stands for directory, name and content or target, so RENAME can be
+// understood from its arguments alone.
+func tempName(id tree.ID) string { return fmt.Sprintf(".%016x~", uint64(id)) }
+
+func parseTemp(name string) (tree.ID, bool) {
+	if len(name) != 18 || name[0] != '.' || name[17] != '~' {
+		return 0, false
+	}
+	id, err := strconv.ParseUint(name[1:17], 16, 64)
+	return tree.ID(id), err == nil
+}
+
+// temp is the node that waits under a temporary name.
+func (v *view) temp(dir tree.ID, name string) (*tree.Node, bool) {
+	id, ok := parseTemp(name)
+	if !ok {
+		return nil, false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c, ok := v.pending[id]
+	if !ok || !v.temps[id] || c.New == nil || c.New.Parent != dir {
+		return nil, false
+	}
+	return c.New, true
+}
+
+// stage makes a temporary name for a step of the plan; want checks that it is
+// the step that the request means.
+func (v *view) stage(dir tree.ID, name string, want func(tree.Change) bool) (*tree.Node, bool) {
+	id, ok := parseTemp(name)
+	if !ok {
+		return nil, false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c, ok := v.pending[id]
+	if !ok || c.New == nil || c.New.Parent != dir || !want(c) {
+		return nil, false
+	}
+	v.temps[id] = true
+	return c.New, true
+}
+
+// rename carries out the step that a temporary name stands for. Doing it twice
+// is doing it once.
+func (v *view) rename(dir tree.ID, from, to string) bool {
+	id, ok := parseTemp(from)
+	if !ok {
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c, ok := v.pending[id]
+	if !ok || c.New == nil || c.Op == tree.SetACL || c.New.Parent != dir || c.New.Name != to {
+		return false
+	}
+	delete(v.temps, id)
+	v.apply(c)
+	return true
+}
+
+// setACL carries out a change of an access list, if it is the one of the plan.
+func (v *view) setACL(id tree.ID, want func(*tree.Node) bool) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c, ok := v.pending[id]
+	if !ok || c.Op != tree.SetACL || !want(c.New) {
+		return false
+	}
+	v.apply(c)
+	return true
+}
+
+// remove carries out a removal, of a temporary name too.
+func (v *view) remove(dir tree.ID, name string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if id, ok := parseTemp(name); ok && v.temps[id] {
+		delete(v.temps, id)
+		return true
+	}
+	n, ok := v.cur.Load().Lookup(dir, name)
+	if !ok {
+		return false
+	}
+	c, ok := v.pending[n.ID]
+	if !ok || c.Op != tree.Remove {
+		return false
+	}
+	v.apply(c)
+	return true
+}
+
+// apply must be called with mu held.
+func (v *view) apply(c tree.Change) {
+	if c.Old != nil && c.Op != tree.SetACL {
+		v.retired.add(c.Old)
+	}
+	v.cur.Store(v.cur.Load().Apply(time.Now(), c))
+}
+
+// retired keeps files that have lost their names, for those who still have them
+// open and whose pages the kernel has dropped. The kernel would tell when it
+// forgets a node, but a process that starts anew could not know what it was told
+// before; so the newest are kept, bounded in bytes.
+type retired struct {
+	mu    sync.Mutex
+	limit int
+	bytes int
+	lru   *simplelru.LRU[tree.ID, *tree.Node]
+}
+
+func newRetired(limit int) *retired {
+	r := &retired{limit: limit}
+	lru, err := simplelru.NewLRU(1<<20, func(_ tree.ID, n *tree.Node) { r.bytes -= len(n.Content) })
+	if err != nil {
+		panic(err) // only for a size below 1
+	}
+	r.lru = lru
+	return r
+}
+
+func (r *retired) add(n *tree.Node) {
+	if n.Kind != tree.File {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lru.Remove(n.ID) // so that its bytes are counted once
+	r.lru.Add(n.ID, n)
+	r.bytes += len(n.Content)
+	for r.bytes > r.limit {
+		r.lru.RemoveOldest()
+	}
+}
+
+func (r *retired) get(id tree.ID) (*tree.Node, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lru.Get(id)
+}
