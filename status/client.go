@@ -1,0 +1,83 @@
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"syscall"
+)
+
+// Client asks a running kvfs.
+type Client struct {
+	path string
+	http *http.Client
+}
+
+// NewClient asks at the socket of the given path.
+func NewClient(path string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
+	return &Client{path: path, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+}
+
+// Report asks how things are.
+func (c *Client) Report(ctx context.Context) (r Report, err error) {
+	err = c.do(ctx, http.MethodGet, "/status", &r)
+	return r, err
+}
+
+// Refresh polls the named certificates now, or all. A name that no certificate
+// has is an *UnknownError.
+func (c *Client) Refresh(ctx context.Context, names []string) (done []Refreshed, err error) {
+	err = c.do(ctx, http.MethodPost, "/refresh?"+url.Values{"name": names}.Encode(), &done)
+	return done, err
+}
+
+// Stop lets it unmount and end, and tells which processes it had.
+func (c *Client) Stop(ctx context.Context) (p Processes, err error) {
+	err = c.do(ctx, http.MethodPost, "/stop", &p)
+	return p, err
+}
+
+func (c *Client) do(ctx context.Context, method, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://kvfs"+path, nil)
+	if err != nil {
+		return fmt.Errorf("asking kvfs: %w", err)
+	}
+	res, err := c.http.Do(req)
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w: nobody answers at %s", ErrNotRunning, c.path)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("the control socket %s is not for this user: %w", c.path, os.ErrPermission)
+	case err != nil:
+		return fmt.Errorf("asking kvfs: %w", err)
+	}
+	defer res.Body.Close()
+	body := json.NewDecoder(io.LimitReader(res.Body, 64<<20))
+	switch res.StatusCode {
+	case http.StatusOK:
+		if err := body.Decode(into); err != nil {
+			return fmt.Errorf("reading kvfs' answer: %w", err)
+		}
+		return nil
+	case http.StatusNotFound:
+		unknown := new(UnknownError)
+		if err := body.Decode(unknown); err == nil {
+			return unknown
+		}
+	}
+	var e Error
+	if err := body.Decode(&e); err == nil && e.Fact != "" {
+		return errors.New(e.Fact)
+	}
+	return fmt.Errorf("kvfs answered %s", res.Status)
+}

@@ -1,0 +1,167 @@
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Service is what a running kvfs does for those who connect to its socket. Its
+// methods are called from many goroutines.
+type Service interface {
+	Report() Report
+	// Refresh polls the named certificates now, all if there is no name, and
+	// reports on those when that is done. An unknown name is an *UnknownError.
+	Refresh(ctx context.Context, names []string) ([]Refreshed, error)
+	// Stop lets kvfs unmount and end. It returns at once.
+	Stop()
+}
+
+// Refreshed is what a refresh did to one certificate.
+type Refreshed struct {
+	URL   string `json:"url"`
+	Old   string `json:"old,omitempty"` // version before
+	New   string `json:"new,omitempty"` // version now
+	Error *Error `json:"error,omitempty"`
+}
+
+// UnknownError is a name that no certificate has.
+type UnknownError struct{ Name string }
+
+func (e *UnknownError) Error() string {
+	return fmt.Sprintf("no certificate is called %q", e.Name)
+}
+
+// ErrInUse says that a living kvfs answers at the socket. Listen returns it.
+var ErrInUse = errors.New("another kvfs is running")
+
+// ErrNotRunning says that nobody answers at the socket. Every method of Client
+// may return it.
+var ErrNotRunning = errors.New("kvfs is not running")
+
+// DefaultSocket is where the socket is if nobody says otherwise: below /run for
+// root, below the user's runtime directory for others.
+func DefaultSocket() string {
+	if os.Geteuid() == 0 {
+		return "/run/kvfs/kvfs.sock"
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return filepath.Join(dir, "kvfs.sock")
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("kvfs-%d", os.Geteuid()), "kvfs.sock")
+}
+
+// Server is a listening control socket.
+type Server struct {
+	listener net.Listener
+	lock     *os.File
+}
+
+// Listen makes the socket, replacing one that a dead kvfs left. While it lives it
+// holds a lock beside the socket, so two that start at once cannot both win.
+func Listen(path string) (*Server, error) {
+	if err := privateDir(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("making the control socket: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("%w at %s", ErrInUse, path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		lock.Close()
+		return nil, fmt.Errorf("making the control socket: %w", err)
+	}
+	// A socket needs write permission to be connected to, which no usual umask
+	// gives to others; the mode makes sure of it.
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err == nil {
+		err = os.Chmod(path, 0o600)
+	}
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("making the control socket: %w", err)
+	}
+	return &Server{listener: l, lock: lock}, nil
+}
+
+// privateDir makes the directory of the socket, and refuses one in which somebody
+// else could put a socket in our place.
+func privateDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making the directory of the control socket: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return fmt.Errorf("looking at %s: %w", dir, err)
+	}
+	if uid := os.Geteuid(); st.Uid != 0 && int(st.Uid) != uid {
+		return fmt.Errorf("%s, the directory of the control socket, belongs to user %d", dir, st.Uid)
+	}
+	if st.Mode&0o022 != 0 && st.Mode&unix.S_ISVTX == 0 {
+		return fmt.Errorf("%s, the directory of the control socket, is writable by others", dir)
+	}
+	return nil
+}
+
+// Serve answers until ctx ends, and takes the socket away.
+func (s *Server) Serve(ctx context.Context, service Service) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, http.StatusOK, service.Report())
+	})
+	mux.HandleFunc("POST /refresh", func(w http.ResponseWriter, r *http.Request) {
+		done, err := service.Refresh(r.Context(), r.URL.Query()["name"])
+		var unknown *UnknownError
+		switch {
+		case errors.As(err, &unknown):
+			reply(w, http.StatusNotFound, unknown)
+		case err != nil:
+			reply(w, http.StatusServiceUnavailable, Error{Kind: "interrupted", Fact: err.Error()})
+		default:
+			reply(w, http.StatusOK, done)
+		}
+	})
+	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, http.StatusOK, service.Report().Processes)
+		service.Stop()
+	})
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	defer s.lock.Close()
+	// Closing the listener removes the socket. Requests that are under way get a
+	// second: the one for a stop wants its answer.
+	stop := context.AfterFunc(ctx, func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = srv.Shutdown(last)
+		_ = srv.Close()
+	})
+	defer stop()
+	if err := srv.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving the control socket: %w", err)
+	}
+	return nil
+}
+
+// Close takes away a socket that was never served.
+func (s *Server) Close() {
+	s.listener.Close()
+	s.lock.Close()
+}
+
+func reply(w http.ResponseWriter, code int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(body) // who went away needs no answer
+}

@@ -1,0 +1,93 @@
+// Package status is what a running kvfs tells about itself: the report, and the
+// control socket through which the commands ask for it and for a poll.
+//
+// The socket speaks HTTP, so that health checks and metrics can be added to it
+// and curl --unix-socket can read it. It is a file of mode 0600: who may connect
+// is decided by the file system, and root always may. Nothing secret passes
+// through it: no key, no token, no content of a file.
+//
+// # Limitations
+//
+// One socket is one kvfs. Two on one machine need two sockets.
+package status
+
+import "time"
+
+// Report is the answer to `kvfs status --json`. Absent process ids are 0, times
+// that have not come are absent.
+type Report struct {
+	State        State         `json:"state"`
+	Version      string        `json:"kvfs"`
+	Started      time.Time     `json:"started"`
+	Settings     string        `json:"settings,omitempty"` // file, if there is one
+	Processes    Processes     `json:"processes"`
+	Mounts       []string      `json:"mounts"`
+	Certificates []Certificate `json:"certificates"`
+	Vaults       []Vault       `json:"vaults"`
+	Cache        Cache         `json:"cache"`
+	Error        *Error        `json:"error,omitempty"` // of kvfs as a whole
+	// Requests of the kernel by kind, since the mount was made.
+	Requests map[string]uint64 `json:"requests"`
+}
+
+// State of the whole.
+type State string
+
+const (
+	Starting State = "starting" // some certificate has not been tried yet
+	Ready    State = "ready"    // every certificate is up to date
+	Degraded State = "degraded" // something fails; what was good is served
+)
+
+// Processes that belong to a running kvfs.
+type Processes struct {
+	Keeper    int `json:"keeper"`
+	Server    int `json:"server"`
+	Publisher int `json:"publisher"`
+}
+
+// Certificate is the state of one certificate.
+type Certificate struct {
+	URL         string     `json:"url"`
+	State       string     `json:"state"`
+	Version     string     `json:"version,omitempty"`
+	NotAfter    *time.Time `json:"notAfter,omitempty"`
+	LastAttempt *time.Time `json:"lastAttempt,omitempty"`
+	LastSuccess *time.Time `json:"lastSuccess,omitempty"`
+	NextPoll    *time.Time `json:"nextPoll,omitempty"`
+	Failures    int        `json:"failures,omitempty"` // since the last success
+	Identity    string     `json:"identity"`
+	Links       []string   `json:"links"`
+	Warnings    []string   `json:"warnings,omitempty"`
+	Error       *Error     `json:"error,omitempty"`
+}
+
+// Error in words for a person and a kind for a program.
+type Error struct {
+	Kind string `json:"kind"`
+	Fact string `json:"fact"`
+	Hint string `json:"hint,omitempty"`
+}
+
+// Vault is what was asked of one host.
+type Vault struct {
+	Host         string `json:"host"`
+	Transactions uint64 `json:"transactions"`
+	Throttled    uint64 `json:"throttled"`
+	Failed       uint64 `json:"failed"`
+}
+
+// Cache is what is held in memory.
+type Cache struct {
+	Versions int `json:"versions"`
+	Bytes    int `json:"bytes"`
+}
+
+// Time is a pointer to t, nil if t is zero.
+func Time(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC().Truncate(time.Second)
+	return &t
+}

@@ -1,0 +1,22 @@
+// Package sync keeps the served tree in step with the vaults: it asks for each
+// certificate when it is due, reads what comes, and publishes what changed.
+//
+// New before old, everything fallible first, one commit: a secret is fetched,
+// parsed and rendered before anything that is served is touched. A certificate
+// that fails hurts only itself; its last good version stays, and the failure is
+// in the report until a later try succeeds.
+//
+// # Invariants
+//
+//   - Only Run changes what is known of certificates, so a poll, a refresh and
+//     changed settings cannot meet half-way.
+//   - A try is a try: the vault client does not repeat anything, the schedule
+//     does, and it is a pure function of what happened.
+//   - A version is parsed once. One that could not be read is not tried again
+//     until the vault has another.
+//
+// # Limitations
+//
+// Every poll fetches every secret (one transaction each). There is no limit on
+// how long an outage may last and none on the tries.
+package sync

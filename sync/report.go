@@ -1,0 +1,82 @@
+package sync
+
+import (
+	"errors"
+	"time"
+
+	"kvfs/certs"
+	"kvfs/vault"
+)
+
+// State of a certificate in a report.
+type State string
+
+const (
+	Pending State = "pending" // not tried yet
+	OK      State = "ok"      // the last try succeeded
+	Stale   State = "stale"   // the last try failed; the last good version is served
+	Missing State = "missing" // no try has succeeded: nothing is served
+)
+
+// Report is what is known at one moment.
+type Report struct {
+	Certificates []Status
+	// Publish is why the last publication failed, nil if it did not.
+	Publish error
+}
+
+// Status of one certificate. Times are zero for what has not happened.
+type Status struct {
+	Source                            Source
+	State                             State
+	Version                           certs.Version // the newest that is served
+	NotAfter                          time.Time
+	LastAttempt, LastSuccess, NextTry time.Time
+	Failures                          int // since the last success
+	Err                               error
+	Warnings                          []string
+}
+
+// Report says how things are now. It does not wait for a poll.
+func (s *Syncer) Report() Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := Report{Publish: s.publishErr}
+	for _, c := range s.certs {
+		st := Status{Source: c.source, State: c.state(), Version: c.current(), LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess,
+			NextTry: c.next, Failures: c.failures, Err: c.err, Warnings: c.warnings}
+		if len(c.versions) > 0 {
+			st.NotAfter = c.versions[0].NotAfter
+		}
+		r.Certificates = append(r.Certificates, st)
+	}
+	return r
+}
+
+func (c *certificate) state() State {
+	switch {
+	case c.lastAttempt.IsZero():
+		return Pending
+	case c.err == nil:
+		return OK
+	case len(c.versions) > 0:
+		return Stale
+	}
+	return Missing
+}
+
+// Failure is an error in words for a person and a kind for a program.
+type Failure struct{ Kind, Fact, Hint string }
+
+// Explain turns the error of a certificate into a Failure.
+func Explain(err error) Failure {
+	var ve *vault.Error
+	var ce *certs.Error
+	switch {
+	case errors.As(err, &ve):
+		return Failure{Kind: string(ve.Kind), Fact: ve.Fact, Hint: ve.Hint}
+	case errors.As(err, &ce):
+		return Failure{Kind: string(ce.Kind), Fact: ce.Fact, Hint: ce.Hint}
+	}
+	return Failure{Kind: "internal", Fact: err.Error()}
+}
