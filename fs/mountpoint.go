@@ -21,6 +21,8 @@ type MountpointError struct {
 	Fact, Hint string
 	// Mounted is set if a living kvfs serves the path already.
 	Mounted bool
+	// System is set if it is a system directory, as it is on every machine.
+	System bool
 }
 
 func (e *MountpointError) Error() string { return e.Fact }
@@ -50,7 +52,8 @@ func CheckMountpoint(at string, own ...string) (stale bool, err error) {
 	}
 	real := resolve(at)
 	if slices.Contains(systemDirs, filepath.Clean(at)) || slices.Contains(systemDirs, real) || slices.ContainsFunc(systemTrees, func(t string) bool { return within(t, real) }) {
-		return refuse(another, "%s is a system directory: a mount would hide what is in it", at)
+		return false, &MountpointError{Path: at, System: true, Hint: another,
+			Fact: fmt.Sprintf("%s is a system directory: a mount would hide what is in it", at)}
 	}
 	for _, file := range own {
 		if file != "" && within(real, resolve(file)) {

@@ -41,10 +41,9 @@ func (c *Client) Refresh(ctx context.Context, names []string) (done []Refreshed,
 	return done, err
 }
 
-// Stop lets it unmount and end, and tells which processes it had.
-func (c *Client) Stop(ctx context.Context) (p Processes, err error) {
-	err = c.do(ctx, http.MethodPost, "/stop", &p)
-	return p, err
+// Stop lets it unmount and end. It returns before that has happened.
+func (c *Client) Stop(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "/stop", &struct{}{})
 }
 
 func (c *Client) do(ctx context.Context, method, path string, into any) error {

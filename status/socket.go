@@ -134,7 +134,7 @@ func (s *Server) Serve(ctx context.Context, service Service) error {
 		}
 	})
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, http.StatusOK, service.Report().Processes)
+		reply(w, http.StatusOK, struct{}{})
 		service.Stop()
 	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}

@@ -3,7 +3,7 @@ package tree
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"io/fs"
+	iofs "io/fs"
 	"time"
 
 	"kvfs/acl"
@@ -63,7 +63,7 @@ type Node struct {
 
 // Mode is the node's permission bits: 0755 for directories, 0777 for links,
 // 0644 for public files, and for the rest what the access list asks for.
-func (n *Node) Mode() fs.FileMode {
+func (n *Node) Mode() iofs.FileMode {
 	switch {
 	case n.Kind == Dir:
 		return 0o755
@@ -72,7 +72,7 @@ func (n *Node) Mode() fs.FileMode {
 	case n.Public:
 		return 0o644
 	}
-	return fs.FileMode(n.ACL.Mode())
+	return iofs.FileMode(n.ACL.Mode())
 }
 
 // XAttr is the value of system.posix_acl_access, nil if the node has no list.

@@ -1,0 +1,47 @@
+# kvfs: build, demo, test, bench, lint. Each target installs what it needs on
+# Debian and Ubuntu as root; elsewhere it says what is missing.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+BIN      := bin/kvfs
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+BENCHTIME ?= 1s
+FUZZTIME  ?= 30s
+TESTFLAGS ?=
+
+.PHONY: build demo test bench lint vulncheck fuzz deps clean
+
+build:
+	$(GO) build -trimpath -ldflags "-X main.release=$(VERSION)" -o $(BIN) ./cmd/kvfs
+
+demo: build
+	$(BIN) demo
+
+# What the tests run beside kvfs itself: Debian's packages, real ones.
+deps:
+	@test/deps.sh
+
+test: deps
+	$(GO) test -race -timeout 15m $(TESTFLAGS) ./...
+
+# Ratios against tmpfs, ext4 and an uncached FUSE tree in the same run, then the
+# same in the form that benchstat reads.
+bench: build
+	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt wants these changed"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+# Needs the vulnerability database, vuln.go.dev or what GOVULNDB names.
+vulncheck:
+	$(GO) run $(GOVULNCHECK) ./...
+
+# Each fuzz target for a bounded time; their corpora run in make test.
+fuzz:
+	@test/fuzz.sh $(FUZZTIME)
+
+clean:
+	rm -rf bin

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"kvfs/certs"
+	"kvfs/vault"
+)
+
+// maxBundle is more than package certs takes, so that it can say so.
+const maxBundle = 4 << 20
+
+func (a *app) inspectCommand() *cobra.Command {
+	var o origin
+	contentType := ""
+	cmd := &cobra.Command{
+		Use:   "inspect FILE | URL | -",
+		Short: "read one bundle and explain it",
+		Long: `Reads a PFX with an empty password, a PEM, or the JSON object that Key Vault
+returns for a secret, and shows what kvfs would serve of it: the chain in its
+order, the key, and what is odd. Of a key only its kind and the digest of its
+public half are shown.`,
+		Example: `  kvfs inspect bundle.pfx
+  az keyvault secret show --vault-name contoso-web --name www | kvfs inspect -
+  kvfs inspect https://contoso-web.vault.azure.net/secrets/www`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			given, value, err := a.bundle(cmd.Context(), args[0], o)
+			if err != nil {
+				return err
+			}
+			if contentType != "" {
+				given = contentType
+			}
+			b, err := certs.Parse(given, value)
+			if err != nil {
+				return err
+			}
+			return a.printInspection(b.Inspect(given))
+		},
+	}
+	a.jsonFlag(cmd)
+	cmd.Flags().StringVar(&contentType, "content-type", "", "what the secret says it is; a hint alone")
+	a.transportFlags(cmd, &o.caFile, &o.connect)
+	return cmd
+}
+
+// bundle reads what is to be inspected.
+func (a *app) bundle(ctx context.Context, arg string, o origin) (contentType string, value []byte, err error) {
+	if strings.Contains(arg, "://") {
+		o.urls, o.ambient = []string{arg}, true
+		return a.fetch(ctx, o)
+	}
+	in := a.stdin
+	if arg != "-" {
+		f, err := os.Open(arg)
+		if err != nil {
+			return "", nil, fmt.Errorf("reading the bundle: %w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	data, err := io.ReadAll(io.LimitReader(in, maxBundle))
+	if err != nil {
+		return "", nil, fmt.Errorf("reading the bundle: %w", err)
+	}
+	return certs.DecodeInput(data)
+}
+
+func (a *app) fetch(ctx context.Context, o origin) (contentType string, value []byte, err error) {
+	cfg, problems, err := o.load(nil)
+	if err != nil {
+		return "", nil, err
+	}
+	a.printProblems(o.name(), problems)
+	if cfg == nil {
+		return "", nil, &failure{code: exitUsage, kind: "usage", fact: "the URL is not that of a secret", said: true}
+	}
+	client, err := newVault(cfg, a)
+	if err != nil {
+		return "", nil, err
+	}
+	s, err := client.Get(ctx, vault.Identity{Ambient: true}, cfg.Certificates[0].Ref)
+	if err != nil {
+		return "", nil, err
+	}
+	return s.ContentType, s.Value.Reveal(), nil
+}

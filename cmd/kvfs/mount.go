@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"kvfs/config"
+	"kvfs/fs"
+	"kvfs/status"
+)
+
+func (a *app) mountCommand() *cobra.Command {
+	var o origin
+	cmd := &cobra.Command{
+		Use:   "mount SETTINGS | mount SECRET-URL...",
+		Short: "serve certificates until SIGTERM",
+		Long: `Serves the certificates that a settings document lists, or those of the given
+URLs, in the foreground, until SIGTERM or an interrupt; then takes the mounts
+away. SIGHUP reads the settings again and polls at once.
+
+SETTINGS is the document of the Azure Key Vault VM extension for Linux ("-" reads
+it from standard input). With URLs the vaults are asked as the person at the
+terminal (environment, workload identity, managed identity, az login).
+
+As root the stores are mounted read-only for everybody, and the kernel enforces
+the access lists. An ordinary user mounts through fusermount3 and is the only one
+who can read.`,
+		Example: `  kvfs mount settings.json
+  kvfs mount settings.json --store /etc/tls/kv
+  kvfs mount https://contoso-web.vault.azure.net/secrets/www --store ~/certs`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			from, err := fromArgs(args)
+			if err != nil {
+				return err
+			}
+			o.file, o.urls, o.ambient = from.file, from.urls, from.ambient
+			if o.file != "" && (o.caFile != "" || o.connect != nil) {
+				return fail(exitUsage, "usage", "write it into kvfs.transport of the settings", "--ca-file and --connect go with URLs")
+			}
+			return a.mount(cmd.Context(), o)
+		},
+	}
+	cmd.Flags().StringVar(&o.store, "store", "", "directory in place of "+config.DefaultStore)
+	a.transportFlags(cmd, &o.caFile, &o.connect)
+	return cmd
+}
+
+func (a *app) transportFlags(cmd *cobra.Command, caFile *string, connect *[]string) {
+	cmd.Flags().StringVar(caFile, "ca-file", "", "with URLs: PEM file of a root that is trusted for the vaults too")
+	cmd.Flags().StringArrayVar(connect, "connect", nil, "with URLs: another way to a vault, NAME:PORT=ADDRESS:PORT, NAME may begin with *.")
+}
+
+func (a *app) mount(ctx context.Context, o origin) error {
+	cfg, problems, err := o.load(a.stdin)
+	if err != nil {
+		return err
+	}
+	a.printProblems(o.name(), problems)
+	if cfg == nil {
+		return invalid(o.name())
+	}
+	if err := checkRights(cfg); err != nil {
+		return err
+	}
+	control, err := a.listen(cfg)
+	if err != nil {
+		return err
+	}
+	d, err := newDaemon(a, o, cfg, nil)
+	if err != nil {
+		control.Close()
+		return err
+	}
+	ctx, reload, done := signals(ctx)
+	defer done()
+	return d.serve(ctx, control, reload, func() { a.printServing(cfg, d.syncer.Report()) })
+}
+
+// invalid is the failure of a document whose problems were printed.
+func invalid(name string) error {
+	return &failure{code: exitSettings, kind: "settings", fact: name + " is not valid", said: true}
+}
+
+// checkRights says at once what an ordinary user cannot have.
+func checkRights(cfg *config.Config) error {
+	if !rootless() {
+		return nil
+	}
+	for _, c := range cfg.Certificates {
+		if c.Store == config.DefaultStore {
+			return fail(exitRefused, "permission", "run it as root, or choose a directory of your own with --store",
+				"an ordinary user cannot mount at %s", c.Store)
+		}
+	}
+	return nil
+}
+
+// listen makes the control socket. A kvfs that is running already is named by
+// what it serves, if it serves what is wanted.
+func (a *app) listen(cfg *config.Config) (*status.Server, error) {
+	control, err := status.Listen(a.socket)
+	if errors.Is(err, status.ErrInUse) {
+		for _, store := range stores(cfg) {
+			var there *fs.MountpointError
+			if _, err := fs.CheckMountpoint(store); errors.As(err, &there) && there.Mounted {
+				return nil, there
+			}
+		}
+	}
+	return control, err
+}
+
+// signals ends ctx at SIGTERM or an interrupt; a second interrupt kills. reload
+// gets every SIGHUP.
+func signals(parent context.Context) (ctx context.Context, reload chan os.Signal, done func()) {
+	ctx, cancel := signal.NotifyContext(parent, syscall.SIGTERM, os.Interrupt)
+	context.AfterFunc(ctx, cancel) // the default handling comes back at the first
+	reload = make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	return ctx, reload, func() {
+		signal.Stop(reload)
+		cancel()
+	}
+}
+
+func (a *app) publisherCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "publisher",
+		Short:  "carry out changes below the directory on descriptor 3 (started by kvfs mount)",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			dir := os.NewFile(3, "directory")
+			if fi, err := dir.Stat(); err != nil || !fi.IsDir() {
+				return fail(exitUsage, "usage", "this command is for kvfs mount to start", "descriptor 3 is no directory")
+			}
+			if err := fs.RunPublisher(dir, a.stdin, a.stdout); err != nil {
+				return fmt.Errorf("publisher: %w", err)
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,387 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/term"
+
+	"kvfs/certs"
+	"kvfs/config"
+	"kvfs/status"
+	kvsync "kvfs/sync"
+	"kvfs/tree"
+)
+
+// All printing for people is in this file: facts to stderr as "kvfs: error:" and
+// "kvfs: hint:", results to stdout. With --json both are data.
+
+func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.stdout, format, args...) }
+
+func (a *app) notef(format string, args ...any) { fmt.Fprintf(a.stderr, "kvfs: "+format+"\n", args...) }
+
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("printing: %w", err)
+	}
+	return nil
+}
+
+// printFailure tells why the command failed, unless it has told already.
+func (a *app) printFailure(f *failure) {
+	if f.said {
+		return
+	}
+	if a.json {
+		_ = a.printJSON(map[string]any{"error": map[string]string{"kind": f.kind, "message": f.fact, "fact": f.fact, "hint": f.hint}})
+		return
+	}
+	a.notef("error: %s", f.fact)
+	if f.hint != "" {
+		a.notef("hint: %s", f.hint)
+	}
+}
+
+// position of a problem, in the form that editors and terminals can follow.
+func position(name string, p config.Problem) string {
+	if p.Line == 0 {
+		return name
+	}
+	return fmt.Sprintf("%s:%d:%d", name, p.Line, p.Column)
+}
+
+func (a *app) printProblems(name string, problems config.Problems) {
+	for _, p := range problems {
+		a.notef("%s: %s: %s", p.Severity, position(name, p), p.Fact)
+		if p.Hint != "" {
+			a.notef("hint: %s", p.Hint)
+		}
+	}
+}
+
+// printServing tells what a mount that is ready serves.
+func (a *app) printServing(cfg *config.Config, r kvsync.Report) {
+	good := 0
+	for _, c := range r.Certificates {
+		if c.Version != "" {
+			good++
+		}
+	}
+	a.notef("serving %d of %d certificates at %s, polling every %s", good, len(r.Certificates), strings.Join(stores(cfg), ", "), cfg.PollingInterval)
+	for _, c := range r.Certificates {
+		if c.Err != nil {
+			f := kvsync.Explain(c.Err)
+			a.notef("warning: %s: %s", c.Source.Ref, f.Fact)
+			a.notef("hint: %s", f.Hint)
+		}
+	}
+}
+
+func (a *app) printReport(r status.Report, now time.Time) error {
+	if a.json {
+		return a.printJSON(r)
+	}
+	a.printf("kvfs is %s; up %s, process %d, at %s\n", r.State, span(now.Sub(r.Started)), r.Processes.Server, strings.Join(r.Mounts, ", "))
+	if r.Error != nil {
+		a.printf("  error: %s\n  hint: %s\n", r.Error.Fact, r.Error.Hint)
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nCERTIFICATE\tSTATE\tVERSION\tEXPIRES\tLAST SUCCESS\tNEXT POLL")
+	for _, c := range r.Certificates {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", c.URL, c.State, dash(c.Version), expiry(c.NotAfter, now), ago(c.LastSuccess, now), until(c.NextPoll, now))
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("printing: %w", err)
+	}
+	for _, c := range r.Certificates {
+		a.printTrouble(c, now)
+	}
+	return nil
+}
+
+// printTrouble says what is wrong with a certificate, and since when.
+func (a *app) printTrouble(c status.Certificate, now time.Time) {
+	if c.Error == nil && len(c.Warnings) == 0 {
+		return
+	}
+	a.printf("\n%s\n", c.URL)
+	if c.Error != nil {
+		served := "nothing is served"
+		if c.Version != "" {
+			served = fmt.Sprintf("version %s is served as of %s", c.Version, ago(c.LastSuccess, now))
+		}
+		a.printf("  error: %s\n  hint: %s\n  %s; %d %s since the last success\n", c.Error.Fact, c.Error.Hint, served, c.Failures, plural(c.Failures, "try", "tries"))
+	}
+	for _, w := range c.Warnings {
+		a.printf("  warning: %s\n", w)
+	}
+}
+
+// fingerprint of what a person would see change in a report.
+func fingerprint(r status.Report) string {
+	var b strings.Builder
+	fmt.Fprintln(&b, r.State, r.Mounts, r.Error)
+	for _, c := range r.Certificates {
+		fmt.Fprintln(&b, c.URL, c.State, c.Version, c.Error)
+	}
+	return b.String()
+}
+
+func (a *app) printRefreshed(done []status.Refreshed) error {
+	if a.json {
+		if done == nil {
+			done = []status.Refreshed{}
+		}
+		return a.printJSON(map[string]any{"certificates": done})
+	}
+	for _, r := range done {
+		switch {
+		case r.Error != nil:
+			a.notef("error: %s: %s", r.URL, r.Error.Fact)
+			a.notef("hint: %s", r.Error.Hint)
+		case r.Old == r.New:
+			a.printf("%s: still %s\n", r.URL, r.New)
+		default:
+			a.printf("%s: %s -> %s\n", r.URL, dash(r.Old), r.New)
+		}
+	}
+	return nil
+}
+
+func (a *app) printChecked(name string, r checked, cfg *config.Config) error {
+	if a.json {
+		return a.printJSON(r)
+	}
+	a.printProblems(name, r.Problems)
+	if cfg == nil {
+		return nil
+	}
+	a.printf("%d %s, polled every %s, %d versions kept\n", len(r.Certificates), plural(len(r.Certificates), "certificate", "certificates"), cfg.PollingInterval, cfg.KeepVersions)
+	for _, c := range r.Certificates {
+		a.printf("\n%s\n  as    %s\n  asked by the %s\n", c.URL, strings.Join(c.Links, "\n        "), c.Identity)
+		a.printf("  read by root%s\n", readers(c.ACLs))
+	}
+	return nil
+}
+
+func readers(list []checkedACL) string {
+	var b strings.Builder
+	for _, g := range list {
+		if g.User != "" {
+			b.WriteString(", user " + g.User)
+		}
+		if g.Group != "" {
+			b.WriteString(", group " + g.Group)
+		}
+	}
+	return b.String()
+}
+
+func (a *app) printInspection(i certs.Inspection) error {
+	if a.json {
+		return a.printJSON(i)
+	}
+	a.printf("key    %s, public key sha256 %s\n", i.Key.Type, i.Key.SPKISha256)
+	for depth, c := range i.Chain {
+		a.printf("%s%s\n", strings.Repeat("  ", depth), role(depth, c))
+		indent := strings.Repeat("  ", depth+1)
+		if len(c.DNSNames) > 0 {
+			a.printf("%sfor %s\n", indent, strings.Join(c.DNSNames, ", "))
+		}
+		a.printf("%svalid %s to %s\n%ssha256 %s\n", indent, c.NotBefore, c.NotAfter, indent, c.Sha256)
+	}
+	for _, c := range i.Extra {
+		a.printf("extra  %s\n  sha256 %s\n", c.Subject, c.Sha256)
+	}
+	for _, w := range i.Warnings {
+		a.printf("warning: %s\n", w)
+	}
+	return nil
+}
+
+func role(depth int, c certs.CertInfo) string {
+	switch {
+	case depth == 0:
+		return "leaf   " + c.Subject
+	case c.Subject == c.Issuer:
+		return "root   " + c.Subject
+	}
+	return "issuer " + c.Subject
+}
+
+func (a *app) printVersion(kvfs, goVersion, platform string) error {
+	if a.json {
+		return a.printJSON(map[string]string{"kvfs": kvfs, "go": goVersion, "platform": platform})
+	}
+	a.printf("kvfs %s (%s, %s)\n", kvfs, goVersion, platform)
+	return nil
+}
+
+// printStore lists a store as ls -l would, with who may read.
+func (a *app) printStore(s *tree.Snapshot, path string) {
+	dir, ok := s.Lookup(tree.Root, tree.StoreDir(path))
+	if !ok {
+		return
+	}
+	a.printf("%s\n", path)
+	var names []*tree.Node
+	for n := range s.Entries(dir.ID, 0) {
+		names = append(names, n)
+	}
+	sortNodes(names)
+	for _, n := range names {
+		if n.Kind == tree.Link {
+			a.printf("  lrwxrwxrwx   %s -> %s\n", bold(a.stdout, n.Name), n.Target)
+			continue
+		}
+		a.printf("  %s%s  %s  (%s)\n", n.Mode(), plus(n), n.Name, mayRead(n))
+	}
+}
+
+// printDemo is the first page of a demo.
+func (a *app) printDemo(o origin, vaults []string, s *tree.Snapshot) {
+	a.printf("an embedded Key Vault answers as %s\n", strings.Join(vaults, ", "))
+	a.printf("mounted as by: kvfs mount %s --store %s\n\n", o.file, o.store)
+	a.printStore(s, o.store)
+}
+
+// printRenewal shows one renewal; at is when the vault got the new version.
+func (a *app) printRenewal(r kvsync.Renewal, at time.Time) {
+	ref := r.Source.Ref
+	a.printf("\n%s  %s\n  old     %s\n  new     %s\n", r.Published.Format(time.TimeOnly), bold(a.stdout, ref.Vault()+"."+ref.Name()+" renewed"), r.Old, r.New)
+	a.printf("  visible %s after the poll began, %s after the vault had it\n",
+		r.Published.Sub(r.Fetched).Round(100*time.Microsecond), r.Published.Sub(at).Round(time.Millisecond))
+}
+
+func (a *app) printWeb(w *web, err error) {
+	if err != nil {
+		a.printf("\nno page: %v\n", err)
+		return
+	}
+	a.printf("\n%s serves a page with %s:\n  curl --cacert %s --resolve %s:%s:127.0.0.1 https://%s:%s/\n", w.server.name, w.link, w.caFile, w.host, w.port, w.host, w.port)
+}
+
+func (a *app) printReload(w *web, leaf *x509.Certificate, err error, took time.Duration) {
+	if err != nil {
+		a.printf("  %s   %v\n", w.server.name, err)
+		return
+	}
+	a.printf("  %s   serves the certificate with serial %x, %s after its reload began\n", w.server.name, leaf.SerialNumber, took.Round(time.Millisecond))
+}
+
+func plus(n *tree.Node) string {
+	if n.XAttr() != nil {
+		return "+"
+	}
+	return " "
+}
+
+func mayRead(n *tree.Node) string {
+	if n.Public {
+		return "read by everybody"
+	}
+	var who []string
+	if os.Geteuid() == 0 {
+		who = append(who, "root")
+	} else {
+		who = append(who, "you")
+	}
+	for _, uid := range n.ACL.Users() {
+		who = append(who, userName(uid))
+	}
+	for _, gid := range n.ACL.Groups() {
+		who = append(who, "group "+groupName(gid))
+	}
+	return "read by " + strings.Join(who, ", ")
+}
+
+func userName(uid uint32) string {
+	if u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10)); err == nil {
+		return u.Username
+	}
+	return fmt.Sprint(uid)
+}
+
+func groupName(gid uint32) string {
+	if g, err := user.LookupGroupId(strconv.FormatUint(uint64(gid), 10)); err == nil {
+		return g.Name
+	}
+	return fmt.Sprint(gid)
+}
+
+// bold is for terminals only.
+func bold(w io.Writer, s string) string {
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
+		return "\x1b[1m" + s + "\x1b[0m"
+	}
+	return s
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func expiry(t *time.Time, now time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	days := int(math.Floor(t.Sub(now).Hours() / 24))
+	if days < 0 {
+		return "EXPIRED " + t.Format(time.DateOnly)
+	}
+	return fmt.Sprintf("in %d %s", days, plural(days, "day", "days"))
+}
+
+func ago(t *time.Time, now time.Time) string {
+	if t == nil {
+		return "never"
+	}
+	return span(now.Sub(*t)) + " ago"
+}
+
+func until(t *time.Time, now time.Time) string {
+	switch {
+	case t == nil:
+		return "-"
+	case t.Before(now):
+		return "now"
+	}
+	return "in " + span(t.Sub(now))
+}
+
+// span is a duration in its two greatest units.
+func span(d time.Duration) string {
+	d = max(d, 0).Round(time.Second)
+	days := d / (24 * time.Hour)
+	switch {
+	case days > 0:
+		return fmt.Sprintf("%dd%dh", days, (d%(24*time.Hour))/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, (d%time.Hour)/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%dm%ds", d/time.Minute, (d%time.Minute)/time.Second)
+	}
+	return fmt.Sprintf("%ds", d/time.Second)
+}

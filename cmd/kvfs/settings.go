@@ -1,0 +1,169 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"kvfs/acl"
+	"kvfs/config"
+	kvsync "kvfs/sync"
+	"kvfs/tree"
+	"kvfs/vault"
+)
+
+// maxSettings is more than the 1 MiB that a document may have, so that package
+// config can say that it is too long.
+const maxSettings = 2 << 20
+
+// origin is where the settings come from: a file that can be read again, or the
+// command line.
+type origin struct {
+	file    string   // "" without a file
+	urls    []string // without a file
+	store   string   // in place of the default store; "" for that
+	ambient bool     // without a file: ask as the person at the terminal
+	caFile  string
+	connect []string // "name:port=address:port"
+}
+
+// fromArgs tells a settings file from secret URLs.
+func fromArgs(args []string) (origin, error) {
+	urls := 0
+	for _, arg := range args {
+		if strings.Contains(arg, "://") {
+			urls++
+		}
+	}
+	switch {
+	case urls == len(args):
+		return origin{urls: args, ambient: true}, nil
+	case len(args) == 1:
+		return origin{file: args[0]}, nil
+	}
+	return origin{}, fail(exitUsage, "usage", "give one settings file, or any number of secret URLs", "%d arguments, %d of them URLs", len(args), urls)
+}
+
+// name of the origin for messages.
+func (o origin) name() string {
+	if o.file == "" {
+		return "the command line"
+	}
+	return o.file
+}
+
+// load reads the settings. Problems are for the caller to show; the Config is nil
+// if one of them is an error.
+func (o origin) load(stdin io.Reader) (*config.Config, config.Problems, error) {
+	if o.file == "" {
+		return o.fromURLs()
+	}
+	data, err := readSettings(o.file, stdin)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, problems := config.Options{Name: o.file, Store: o.store}.Parse(data)
+	return cfg, problems, nil
+}
+
+func readSettings(file string, stdin io.Reader) ([]byte, error) {
+	in := stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, &failure{code: exitSettings, kind: "settings", fact: fmt.Sprintf("the settings cannot be read: %v", err),
+				hint: "give the path of a settings document of the Key Vault VM extension", err: err}
+		}
+		defer f.Close()
+		in = f
+	}
+	data, err := io.ReadAll(io.LimitReader(in, maxSettings))
+	if err != nil {
+		return nil, fmt.Errorf("reading the settings: %w", err)
+	}
+	return data, nil
+}
+
+func (o origin) fromURLs() (*config.Config, config.Problems, error) {
+	cfg, problems := config.FromURLs(o.urls, o.store)
+	if cfg == nil {
+		return nil, problems, nil
+	}
+	cfg.Transport.CAFile = o.caFile
+	for _, c := range o.connect {
+		from, to, ok := strings.Cut(c, "=")
+		if !ok {
+			return nil, nil, fail(exitUsage, "usage", "write it like '*.vault.azure.net:443=127.0.0.1:8443'", "--connect %q has no =", c)
+		}
+		if cfg.Transport.Connect == nil {
+			cfg.Transport.Connect = map[string]string{}
+		}
+		cfg.Transport.Connect[from] = to
+	}
+	for i := range cfg.Certificates {
+		cfg.Certificates[i].Identity = vault.Identity{Ambient: o.ambient}
+	}
+	return cfg, problems, nil
+}
+
+// stores of a Config, each once, in its order.
+func stores(cfg *config.Config) (paths []string) {
+	seen := map[string]bool{}
+	for _, c := range cfg.Certificates {
+		if !seen[c.Store] {
+			seen[c.Store] = true
+			paths = append(paths, c.Store)
+		}
+	}
+	return paths
+}
+
+func source(c config.Certificate) kvsync.Source {
+	return kvsync.Source{Ref: c.Ref, Identity: c.Identity}
+}
+
+func sources(cfg *config.Config) (all []kvsync.Source) {
+	for _, c := range cfg.Certificates {
+		all = append(all, source(c))
+	}
+	return all
+}
+
+// entry is how a certificate is shown; who may read it is looked up anew.
+func entry(c config.Certificate, lookup acl.Lookup) (tree.Entry, []acl.Unknown) {
+	list, unknown := lookup.Resolve(c.Grants)
+	e := tree.Entry{Certificate: source(c).Key(), URL: c.Ref.String(), Store: c.Store, Vault: c.Ref.Vault(), Name: c.Ref.Name(),
+		Linked: c.Linked, Grants: list}
+	if c.LinkName != "" {
+		e.Links = []string{c.LinkName}
+	}
+	return e, unknown
+}
+
+// spec is how all certificates are shown, and which users do not exist.
+func spec(cfg *config.Config, lookup acl.Lookup) (tree.Spec, []acl.Unknown) {
+	s := tree.Spec{Layouts: layouts(cfg)}
+	var unknown []acl.Unknown
+	for _, c := range cfg.Certificates {
+		e, u := entry(c, lookup)
+		s.Entries = append(s.Entries, e)
+		unknown = append(unknown, u...)
+	}
+	return s, unknown
+}
+
+func layouts(cfg *config.Config) (all []tree.Layout) {
+	for _, l := range cfg.Layouts {
+		all = append(all, tree.Layout(l))
+	}
+	return all
+}
+
+func newVault(cfg *config.Config, a *app) (*vault.Client, error) {
+	client, err := vault.New(vault.Options{CAFile: cfg.Transport.CAFile, Connect: cfg.Transport.Connect, Logger: a.logger()})
+	if err != nil {
+		return nil, &failure{code: exitSettings, kind: "settings", fact: err.Error(), hint: "mend kvfs.transport in the settings", err: err}
+	}
+	return client, nil
+}

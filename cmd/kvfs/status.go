@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kvfs/status"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	watch := false
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "say how things are",
+		Long: `Shows what the running kvfs serves: every certificate with its version, its
+expiry, the last try and the last success, and what is wrong with a hint.`,
+		Example: `  kvfs status
+  kvfs status --watch
+  kvfs status --json | jq .certificates`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch {
+				return a.watchStatus(cmd.Context())
+			}
+			r, err := status.NewClient(a.socket).Report(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.printReport(r, time.Now())
+		},
+	}
+	a.jsonFlag(cmd)
+	cmd.Flags().BoolVar(&watch, "watch", false, "show it again whenever it changes, until interrupted")
+	return cmd
+}
+
+func (a *app) watchStatus(ctx context.Context) error {
+	ctx, _, done := signals(ctx)
+	defer done()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	client, last := status.NewClient(a.socket), ""
+	for {
+		r, err := client.Report(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if is := fingerprint(r); is != last {
+			last = is
+			if err := a.printReport(r, time.Now()); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *app) refreshCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "refresh [NAME...]",
+		Short: "poll now",
+		Long: `Polls the named certificates now, or all, and says what came of it. NAME is
+VAULT.NAME, NAME, or the URL of the secret. Fails if one of them could not be
+refreshed; what was good is still served.`,
+		Example: `  kvfs refresh
+  kvfs refresh contoso-web.www`,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			done, err := status.NewClient(a.socket).Refresh(cmd.Context(), names)
+			if err != nil {
+				return err
+			}
+			if err := a.printRefreshed(done); err != nil {
+				return err
+			}
+			return worst(done)
+		},
+	}
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+// worst is the failure that gives the exit code: the first one, and the details
+// of all were printed.
+func worst(done []status.Refreshed) error {
+	var errs []error
+	for _, r := range done {
+		if r.Error != nil {
+			errs = append(errs, &failure{code: codeOf(r.Error.Kind), kind: r.Error.Kind, fact: r.Error.Fact, said: true})
+		}
+	}
+	return errors.Join(errs...)
+}

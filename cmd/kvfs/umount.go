@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"kvfs/fs"
+	"kvfs/status"
+)
+
+// How long a kvfs that was asked to end may take.
+const umountPatience = 15 * time.Second
+
+func (a *app) umountCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "umount [DIR]",
+		Short: "stop serving, and take mounts away",
+		Long: `Stops the kvfs that is running, which takes all its mounts away. With DIR: the
+one that serves DIR; a mount that a dead kvfs has left there is taken away too.
+Without DIR and without a running kvfs: all that dead ones have left.`,
+		Example: `  kvfs umount
+  kvfs umount /etc/tls/kv`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), umountPatience)
+			defer cancel()
+			if len(args) == 0 {
+				return a.umountAll(ctx)
+			}
+			dir, err := filepath.Abs(args[0])
+			if err != nil {
+				return err
+			}
+			return a.umount(ctx, dir)
+		},
+	}
+}
+
+// umount ends what serves a directory.
+func (a *app) umount(ctx context.Context, dir string) error {
+	mounts, err := fs.Mounted()
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(mounts, func(m fs.MountInfo) bool { return m.Path == dir })
+	if i < 0 {
+		return fail(exitMount, "not-mounted", "kvfs status lists what is mounted", "kvfs is not mounted at %s", dir)
+	}
+	if !mounts[i].Alive {
+		return a.recover(dir)
+	}
+	r, err := status.NewClient(a.socket).Report(ctx)
+	if err != nil && !errors.Is(err, status.ErrNotRunning) {
+		return err
+	}
+	if err != nil || !slices.Contains(r.Mounts, dir) {
+		return fail(exitMount, "not-mounted", "name its control socket with --socket", "%s is served by a kvfs that does not answer at %s", dir, a.socket)
+	}
+	return a.end(ctx, r.Mounts)
+}
+
+func (a *app) umountAll(ctx context.Context) error {
+	r, err := status.NewClient(a.socket).Report(ctx)
+	if err == nil {
+		return a.end(ctx, r.Mounts)
+	}
+	if !errors.Is(err, status.ErrNotRunning) {
+		return err
+	}
+	mounts, mountErr := fs.Mounted()
+	if mountErr != nil {
+		return mountErr
+	}
+	mounts = slices.DeleteFunc(mounts, func(m fs.MountInfo) bool { return m.Alive })
+	if len(mounts) == 0 {
+		return err
+	}
+	var errs []error
+	for _, m := range mounts {
+		errs = append(errs, a.recover(m.Path))
+	}
+	return errors.Join(errs...)
+}
+
+func (a *app) recover(dir string) error {
+	if err := fs.Recover(dir); err != nil {
+		return err
+	}
+	a.printf("unmounted %s, which a dead kvfs had left\n", dir)
+	return nil
+}
+
+// end asks the running kvfs to stop and waits until its process has ended: it
+// takes its mounts away before that.
+func (a *app) end(ctx context.Context, served []string) error {
+	client := status.NewClient(a.socket)
+	r, err := client.Report(ctx)
+	if err != nil {
+		return err
+	}
+	// Opened before it is asked, when the number is certainly its own.
+	process, err := unix.PidfdOpen(r.Processes.Server, 0)
+	if err != nil {
+		return fmt.Errorf("looking for process %d: %w", r.Processes.Server, err)
+	}
+	defer unix.Close(process)
+	if err := client.Stop(ctx); err != nil {
+		return err
+	}
+	if !ended(process, umountPatience) {
+		return fail(exitFailed, "timeout", "look at its log", "kvfs was asked to end and has not within %v", umountPatience)
+	}
+	for _, dir := range served {
+		a.printf("unmounted %s\n", dir)
+	}
+	return nil
+}
+
+// ended waits until a process has ended, which makes its descriptor readable.
+func ended(process int, patience time.Duration) bool {
+	for end := time.Now().Add(patience); ; {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, int(max(time.Until(end), 0).Milliseconds()))
+		if !errors.Is(err, unix.EINTR) {
+			return n > 0
+		}
+	}
+}

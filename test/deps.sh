@@ -1,0 +1,30 @@
+#!/bin/sh
+# Installs the Debian packages that the tests use, if something is missing and
+# this is root on Debian or Ubuntu. Without them the tests that need them skip
+# and say so.
+set -eu
+
+missing=
+need() { # program package
+	command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing="$missing $2"
+}
+need nginx nginx-light
+need haproxy haproxy
+need getfacl acl
+need fusermount3 fuse3
+need openssl openssl
+need curl curl
+need useradd passwd
+need gcc gcc
+
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+	echo "deps: not installed:$missing; some tests will skip" >&2
+	exit 0
+fi
+echo "deps: installing$missing"
+export DEBIAN_FRONTEND=noninteractive
+# The services are for the tests to start, not for the machine.
+apt-get update -qq
+# shellcheck disable=SC2086
+RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing >/dev/null
