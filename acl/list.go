@@ -1,0 +1,72 @@
+package acl
+
+import (
+	"fmt"
+	"slices"
+)
+
+// MaxEntries is the greatest number of users and groups in one list: 4096 bytes, less 4 of header and 8 each for the
+// owner, the owning group, the mask and the others, at 8 bytes an entry.
+const MaxEntries = (maxXAttr-xattrHeader)/xattrEntry - 4
+
+// noID is what the kernel writes for "no id" ((uid_t)-1). As the id of an entry it would make the whole list invalid.
+const noID = 1<<32 - 1
+
+// List is a resolved access list: who besides the owner may read a file. The zero List admits nobody. Lists are
+// immutable and may be shared between goroutines; compare them with Equal.
+type List struct {
+	// Sorted, unique, never noID. Never written after NewList.
+	uids, gids []uint32
+}
+
+// NewList returns the list that admits these users and the members of these groups. Order and repetition do not
+// matter. The id 4294967295 is nobody's and is left out.
+func NewList(uids, gids []uint32) List {
+	return List{uids: idSet(uids), gids: idSet(gids)}
+}
+
+func idSet(ids []uint32) []uint32 {
+	set := slices.Clone(ids)
+	slices.Sort(set)
+	set = slices.Compact(set)
+	if n := len(set); n > 0 && set[n-1] == noID {
+		set = set[:n-1]
+	}
+	return set
+}
+
+// Users returns the ids of the admitted users in ascending order. The slice is the caller's own.
+func (l List) Users() []uint32 { return slices.Clone(l.uids) }
+
+// Groups returns the ids of the admitted groups in ascending order. The slice is the caller's own.
+func (l List) Groups() []uint32 { return slices.Clone(l.gids) }
+
+// Empty reports whether nobody but the owner may read.
+func (l List) Empty() bool { return len(l.uids) == 0 && len(l.gids) == 0 }
+
+// Equal reports whether both lists admit the same users and groups.
+func (l List) Equal(other List) bool {
+	return slices.Equal(l.uids, other.uids) && slices.Equal(l.gids, other.gids)
+}
+
+// Union returns the list that admits whom either list admits.
+func (l List) Union(other List) List {
+	return NewList(slices.Concat(l.uids, other.uids), slices.Concat(l.gids, other.gids))
+}
+
+// Check returns an error if the list has more than MaxEntries entries and therefore cannot be given to the kernel.
+func (l List) Check() error {
+	if n := len(l.uids) + len(l.gids); n > MaxEntries {
+		return fmt.Errorf("the access list has %d users and groups, more than the %d the kernel can ask for", n, MaxEntries)
+	}
+	return nil
+}
+
+// Mode returns the permission bits that belong to a file with this list: 0600 when it is empty, otherwise 0640. The
+// group bits are then the mask of the list and give the owning group nothing.
+func (l List) Mode() uint32 {
+	if l.Empty() {
+		return 0o600
+	}
+	return 0o640
+}

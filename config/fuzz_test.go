@@ -1,0 +1,165 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/tailscale/hujson"
+)
+
+func addDocuments(f *testing.F) {
+	names, err := filepath.Glob(filepath.Join("testdata", "documents", "*.json"))
+	if err != nil || len(names) == 0 {
+		f.Fatal("no documents to begin with", err)
+	}
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	addDocuments(f)
+	f.Add([]byte(`{"kvfs": {"layouts": ["v3"], "keepVersions": 3, "transport": {"connect": {"a:1": "b:2"}}, "vaultDnsSuffixes": [".x:1"]}}`))
+	f.Add([]byte(`{"settings": "{\\\"secretsManagementSettings\\\": {}}"}`))
+	f.Add([]byte("\xff\xfe{\x00}\x00"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cfg, ps := Parse("settings.json", data)
+		if (cfg == nil) != ps.HasErrors() {
+			t.Fatalf("accepted: %v, problems: %v", cfg != nil, ps)
+		}
+		checkProblems(t, data, ps)
+		if cfg != nil {
+			checkConfig(t, cfg)
+		}
+		again, psAgain := Parse("settings.json", data)
+		if !reflect.DeepEqual(cfg, again) || !reflect.DeepEqual(ps, psAgain) {
+			t.Fatal("two readings of the same bytes differ")
+		}
+	})
+}
+
+func checkProblems(t *testing.T, data []byte, ps Problems) {
+	if len(ps) > maxProblems+1 {
+		t.Fatalf("%d problems", len(ps))
+	}
+	text, _, _ := decode(data)
+	rows := strings.Split(text, "\n")
+	last := Problem{Line: 1, Column: 1}
+	for i, p := range ps {
+		if p.Line < last.Line || p.Line == last.Line && p.Column < last.Column {
+			if i != maxProblems {
+				t.Fatalf("%+v comes after %+v", p, last)
+			}
+			continue
+		}
+		if p.Line > len(rows) || p.Column > utf8.RuneCountInString(rows[p.Line-1])+1 {
+			t.Fatalf("%+v is outside of the text", p)
+		}
+		if p.Fact == "" || p.Hint == "" || len(p.Fact) > 4000 || len(p.Hint) > 4000 || strings.ContainsAny(p.Fact+p.Hint, "\n\r\x00\x1b") {
+			t.Fatalf("not a message for one line: %+v", p)
+		}
+		last = p
+	}
+}
+
+func checkConfig(t *testing.T, cfg *Config) {
+	if cfg.PollingInterval < 1 || cfg.KeepVersions < 1 || len(cfg.Layouts) == 0 {
+		t.Fatalf("out of bounds: %+v", cfg)
+	}
+	owners, names := make(map[storeName]Certificate), make(map[storeName]bool)
+	for _, c := range cfg.Certificates {
+		if c.Ref.IsZero() || c.Store != path.Clean(c.Store) || !path.IsAbs(c.Store) || c.Store == "/" || c.Line < 1 {
+			t.Fatalf("out of bounds: %+v", c)
+		}
+		if strings.Contains(c.LinkName, "/") || c.LinkName == "." || c.LinkName == ".." {
+			t.Fatalf("a link that is no name: %+v", c)
+		}
+		base := storeName{c.Store, c.Ref.Vault() + "." + c.Ref.Name()}
+		if o, ok := owners[base]; c.Linked && ok && (o.Ref.Key() != c.Ref.Key() || !reflect.DeepEqual(o.Grants, c.Grants) || o.Identity != c.Identity) {
+			t.Fatalf("two owners of one name: %+v, %+v", o, c)
+		}
+		if c.Linked {
+			owners[base] = c
+		}
+		if link := (storeName{c.Store, c.LinkName}); c.LinkName != "" {
+			if names[link] {
+				t.Fatalf("two links of one name: %+v", c)
+			}
+			names[link] = true
+		}
+	}
+}
+
+// plainValue turns a node into what encoding/json makes of the same text.
+func plainValue(n *node) any {
+	switch n.kind {
+	case kindObject:
+		m := make(map[string]any)
+		for _, member := range n.members {
+			m[member.key] = plainValue(member.value)
+		}
+		return m
+	case kindList:
+		l := make([]any, 0)
+		for _, item := range n.items {
+			l = append(l, plainValue(item))
+		}
+		return l
+	case kindString:
+		return n.text
+	case kindNumber:
+		return json.Number(n.text)
+	case kindBool:
+		return n.text == "true"
+	}
+	return nil
+}
+
+// depth is the depth of nesting as brackets show it, an upper bound of what the parser counts.
+func depth(text []byte) int { return bytes.Count(text, []byte("{")) + bytes.Count(text, []byte("[")) }
+
+// The parser must accept what the hujson library accepts, mean the same by it, and accept nothing else except a line comment
+// at the very end and the two Unicode line separators in comments, which that library refuses.
+func FuzzSyntaxAgreesWithHujson(f *testing.F) {
+	addDocuments(f)
+	for _, s := range []string{"[1,2,]", "{/**/}", "[-0.5e+10, 0, \"\\ud83d\\ude00\\u0000\"]", "// x", "[] // x", "[/*/]", "\"\\ud83d\"", "{\"a\":1,\"a\":2}", "tru", "nulll"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if !utf8.Valid(text) || depth(text) > maxDepth || bytes.Contains(text, []byte("\u2028")) || bytes.Contains(text, []byte("\u2029")) {
+			return
+		}
+		report := newReport(newFile(string(text)))
+		got, refused := parse(&source{text: string(text)}, report)
+		if json.Valid(text) && (refused != nil || len(report.findings) > 0) {
+			t.Fatalf("plain JSON gave %+v, %+v", refused, report.findings)
+		}
+		standard, err := hujson.Standardize(append(bytes.Clone(text), '\n'))
+		if (err == nil) != (refused == nil) {
+			t.Fatalf("hujson says %v, we say %+v", err, refused)
+		}
+		if err != nil {
+			return
+		}
+		decoder := json.NewDecoder(bytes.NewReader(standard))
+		decoder.UseNumber()
+		var want any
+		if err := decoder.Decode(&want); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(plainValue(got), want) {
+			t.Fatalf("read as %#v, want %#v", plainValue(got), want)
+		}
+	})
+}

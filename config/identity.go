@@ -1,0 +1,119 @@
+package config
+
+import (
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"kvfs/vault"
+)
+
+const defaultEndpoint = "http://169.254.169.254/metadata/identity"
+
+// identity reads authenticationSettings or an authenticationOverride.
+func (r reader) identity(n *node, path string) vault.Identity {
+	if !r.isObject(n, path, `write {"msiClientId": "..."}, or leave it out for the system-assigned identity`) {
+		return vault.Identity{}
+	}
+	o := r.object(n, path, "msiEndpoint", "msiClientId", "msiObjectId", "msiResourceId")
+	defer o.done()
+	var id vault.Identity
+	if n := o.get("msiEndpoint"); n != nil {
+		id.Endpoint = r.endpoint(n, o.join("msiEndpoint"))
+	}
+	id.ClientID = o.id("msiClientId")
+	id.ObjectID = o.id("msiObjectId")
+	id.ResourceID = o.id("msiResourceId")
+	o.clientOrResource(&id)
+	o.chooseOne(&id)
+	return id
+}
+
+// id takes an identifier. An empty one counts as absent.
+func (o *object) id(name string) string {
+	n := o.get(name)
+	if n == nil {
+		return ""
+	}
+	s, _ := o.text(n, o.join(name))
+	return strings.TrimSpace(s)
+}
+
+// clientOrResource moves a resource id that was given as a client id to where it belongs.
+func (o *object) clientOrResource(id *vault.Identity) {
+	const prefix = "/subscriptions/"
+	if len(id.ClientID) < len(prefix) || !strings.EqualFold(id.ClientID[:len(prefix)], prefix) {
+		return
+	}
+	n := o.get("msiClientId")
+	o.report.warning(n.at(), o.join("msiClientId")+" is a resource id", "write it as msiResourceId, or write the identity's client id")
+	if id.ResourceID == "" {
+		id.ResourceID = id.ClientID
+	}
+	id.ClientID = ""
+}
+
+// chooseOne leaves one of the ids: client id, object id, resource id in this order.
+func (o *object) chooseOne(id *vault.Identity) {
+	given := 0
+	for _, s := range []string{id.ClientID, id.ObjectID, id.ResourceID} {
+		if s != "" {
+			given++
+		}
+	}
+	if given < 2 {
+		return
+	}
+	chosen := "msiObjectId"
+	if id.ClientID != "" {
+		chosen, id.ObjectID = "msiClientId", ""
+	}
+	id.ResourceID = ""
+	o.report.warning(o.node.at(), o.path+" names more than one identity; "+chosen+" counts", "leave the others out")
+}
+
+// override returns the identity whose fields are those of over, where it has any, and the general ones otherwise. The ids are
+// one field in this respect: an override by object id must not keep the general client id.
+func override(general, over vault.Identity) vault.Identity {
+	if over.ClientID == "" && over.ObjectID == "" && over.ResourceID == "" {
+		over.ClientID, over.ObjectID, over.ResourceID = general.ClientID, general.ObjectID, general.ResourceID
+	}
+	if over.Endpoint == "" {
+		over.Endpoint = general.Endpoint
+	}
+	return over
+}
+
+// endpoint takes the URL of an identity endpoint and returns it without /oauth2/token and final slash. An empty one counts as
+// absent.
+func (r reader) endpoint(n *node, path string) string {
+	raw, ok := r.text(n, path)
+	if raw = strings.TrimSpace(raw); !ok || raw == "" {
+		return ""
+	}
+	// The page once had three slashes, and its readers still do.
+	repaired := raw
+	if rest, found := strings.CutPrefix(raw, "http:///"); found {
+		repaired = "http://" + strings.TrimLeft(rest, "/")
+		r.report.warning(n.at(), path+": "+quote(raw)+" has no host; "+quote(repaired)+" is meant", "write "+repaired)
+	}
+	u, err := url.Parse(repaired)
+	if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		r.fault(n.at(), path+": "+quote(raw)+" is not an http URL of host and path", "write "+defaultEndpoint+", or leave it out")
+		return ""
+	}
+	if !isLocal(u.Hostname()) {
+		r.report.warning(n.at(), path+": "+quote(u.Hostname())+" is not on this machine; tokens will come from there", "write "+defaultEndpoint+", or leave it out")
+	}
+	trimmed := strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/oauth2/token")
+	return "http://" + u.Host + strings.TrimRight(trimmed, "/")
+}
+
+// isLocal reports whether a host is link-local or loopback.
+func isLocal(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && (ip.IsLinkLocalUnicast() || ip.IsLoopback())
+}

@@ -1,0 +1,183 @@
+package config
+
+import (
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// readOwn reads the block kvfs: our own settings, in which nothing unknown is let pass.
+func (s *settings) readOwn(n *node) {
+	if !s.isObject(n, keyOwn, "write {...}") {
+		return
+	}
+	o := s.object(n, keyOwn, "layouts", "keepVersions", "transport", "vaultDnsSuffixes", "minPollingIntervalInS",
+		"onDisabled", "onExpired", "onNotYetValid")
+	defer o.doneStrictly()
+	if n := o.get("layouts"); n != nil {
+		s.layouts(n, o.join("layouts"))
+	}
+	if n := o.get("keepVersions"); n != nil {
+		if v, ok := s.number(n, o.join("keepVersions"), 1, maxKeepVersions); ok {
+			s.config.KeepVersions = v
+		}
+	}
+	if n := o.get("transport"); n != nil {
+		s.transport(n, o.join("transport"))
+	}
+	if n := o.get("vaultDnsSuffixes"); n != nil {
+		s.dnsSuffixes(n, o.join("vaultDnsSuffixes"))
+	}
+	if n := o.get("minPollingIntervalInS"); n != nil {
+		s.lowerFloor(n, o.join("minPollingIntervalInS"))
+	}
+	s.states(o)
+}
+
+// maxKeepVersions keeps a slip of the keyboard from filling the store.
+const maxKeepVersions = 1000
+
+func (s *settings) states(o *object) {
+	choice := func(name, what string, choices ...string) string {
+		if n := o.get(name); n != nil {
+			if c, ok := s.oneOf(n, o.join(name), what, choices...); ok {
+				return c
+			}
+		}
+		return choices[0] // the default
+	}
+	s.config.OnDisabled = OnDisabled(choice("onDisabled", "choice", string(KeepDisabled), string(HideDisabled)))
+	s.config.OnExpired = OnExpired(choice("onExpired", "choice", string(ServeExpired), string(HideExpired)))
+	s.config.OnNotYetValid = OnNotYetValid(choice("onNotYetValid", "choice", string(HoldNotYetValid), string(LinkNotYetValid)))
+}
+
+func (s *settings) layouts(n *node, path string) {
+	items, ok := s.list(n, path, `write ["v3", "v4"]`)
+	if !ok {
+		return
+	}
+	var layouts []string
+	given := false
+	for i, item := range items {
+		if item.kind == kindNull {
+			continue
+		}
+		given = true
+		if l, ok := s.oneOf(item, at(path, i), "layout", "v3", "v4"); ok && !slices.Contains(layouts, l) {
+			layouts = append(layouts, l)
+		}
+	}
+	if !given {
+		s.fault(n.at(), path+" is empty: no names would be shown", `write ["v3", "v4"], or leave it out`)
+		return
+	}
+	s.config.Layouts = layouts
+}
+
+func (s *settings) lowerFloor(n *node, path string) {
+	d, ok := s.seconds(n, path)
+	if ok && d > MinPollingInterval {
+		s.fault(n.at(), path+": "+n.shown()+" is more than 30", "it lowers the floor only; write the interval as pollingIntervalInS")
+		return
+	}
+	if ok {
+		s.floor = min(s.floor, max(d, time.Second))
+	}
+}
+
+func (s *settings) dnsSuffixes(n *node, path string) {
+	items, ok := s.list(n, path, `write ["vault.example.com"]`)
+	if !ok {
+		return
+	}
+	for i, item := range items {
+		if item.kind == kindNull {
+			continue
+		}
+		suffix, ok := s.text(item, at(path, i))
+		switch {
+		case ok && validSuffix(suffix):
+			s.suffixes = append(s.suffixes, suffix)
+		case ok:
+			s.mismatch(item, at(path, i), "a DNS suffix", "write what follows the vault's name in its host, such as vault.example.com")
+		}
+	}
+}
+
+// validSuffix admits DNS labels, perhaps after a dot, perhaps with a port.
+func validSuffix(s string) bool {
+	host, port, hasPort := strings.Cut(strings.TrimPrefix(s, "."), ":")
+	return validDNSName(host) && (!hasPort || validPort(port))
+}
+
+func validDNSName(s string) bool {
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if !isLetter(c) && !isDigit(c) && c != '-' && c != '_' {
+				return false
+			}
+		}
+	}
+	return len(s) <= 253
+}
+
+func validPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+func (s *settings) transport(n *node, path string) {
+	if !s.isObject(n, path, `write {"caFile": "/etc/ssl/ca.pem"}`) {
+		return
+	}
+	o := s.object(n, path, "caFile", "connect")
+	defer o.doneStrictly()
+	if n := o.get("caFile"); n != nil {
+		file, ok := s.text(n, o.join("caFile"))
+		switch {
+		case ok && strings.HasPrefix(file, "/"):
+			s.config.Transport.CAFile = file
+		case ok: // relative to what? A daemon has no directory of its own
+			s.mismatch(n, o.join("caFile"), "an absolute path", "write the whole path, such as /etc/ssl/certs/vault-ca.pem")
+		}
+	}
+	if n := o.get("connect"); n != nil {
+		s.connect(n, o.join("connect"))
+	}
+}
+
+func (s *settings) connect(n *node, path string) {
+	const example = `write {"*.vault.azure.net:443": "127.0.0.1:8443"}`
+	if !s.isObject(n, path, example) {
+		return
+	}
+	connect := make(map[string]string)
+	for _, m := range n.members {
+		if m.value.kind == kindNull {
+			continue
+		}
+		if !validAddress(strings.TrimPrefix(m.key, "*.")) {
+			s.fault(m.keyAt, path+": "+quote(m.key)+" is not host:port", example)
+			continue
+		}
+		to, ok := s.text(m.value, path+"["+quote(m.key)+"]")
+		switch {
+		case ok && validAddress(to):
+			connect[strings.ToLower(m.key)] = to
+		case ok:
+			s.mismatch(m.value, path+"["+quote(m.key)+"]", "host:port", example)
+		}
+	}
+	s.config.Transport.Connect = connect
+}
+
+// validAddress admits a DNS name or an IP address, with a port.
+func validAddress(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	return err == nil && validPort(port) && (validDNSName(host) || net.ParseIP(host) != nil)
+}

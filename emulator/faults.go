@@ -1,0 +1,210 @@
+package emulator
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// FaultKind says what goes wrong.
+type FaultKind string
+
+// The faults of the data plane. Those that say "value" act on the GET of a
+// secret alone, the others on listings too.
+const (
+	ForbiddenRBAC       FaultKind = "forbidden-rbac"       // 403 ForbiddenByRbac: no role assignment
+	ForbiddenPolicy     FaultKind = "forbidden-policy"     // 403 AccessDenied: no access policy
+	ForbiddenFirewall   FaultKind = "forbidden-firewall"   // 403 ForbiddenByFirewall
+	ForbiddenConnection FaultKind = "forbidden-connection" // 403 ForbiddenByConnection
+	Disabled            FaultKind = "disabled"             // value: 403 SecretDisabled
+	NotFound            FaultKind = "not-found"            // value: 404 SecretNotFound
+	Garbage             FaultKind = "garbage"              // value: 200, but it is no certificate
+	TokenExpired        FaultKind = "token-expired"        // 401 with a challenge though the token is good
+)
+
+// The faults of the data plane that the identity endpoint knows as well.
+const (
+	Throttled   FaultKind = "throttled"    // 429
+	ServerError FaultKind = "server-error" // 500
+	Unavailable FaultKind = "unavailable"  // 503
+	Slow        FaultKind = "slow"         // the right answer, Delay later
+	Hang        FaultKind = "hang"         // no answer until the client gives up
+	HalfOpen    FaultKind = "half-open"    // headers and half of the right body, then nothing until the client gives up
+	Drop        FaultKind = "drop"         // the connection is closed without an answer; Go's client repeats a GET once by itself
+)
+
+// The faults of the identity endpoint alone; their Vault and Name are
+// disregarded.
+const (
+	IdentityNotFound  FaultKind = "identity-not-found" // 400 Identity not found
+	IdentityMultiple  FaultKind = "identity-multiple"  // 400 Multiple user assigned identities exist
+	IdentityGone      FaultKind = "identity-gone"      // 410: it is being updated
+	IdentityThrottled FaultKind = "identity-throttled" // 429
+)
+
+// identityName stands for the identity endpoint in Fault.Name. No secret can
+// have that name.
+const identityName = "@identity"
+
+var (
+	valueFaults    = []FaultKind{Disabled, NotFound, Garbage}
+	vaultFaults    = []FaultKind{ForbiddenRBAC, ForbiddenPolicy, ForbiddenFirewall, ForbiddenConnection, TokenExpired}
+	sharedFaults   = []FaultKind{Throttled, ServerError, Unavailable, Slow, Hang, HalfOpen, Drop}
+	identityFaults = []FaultKind{IdentityNotFound, IdentityMultiple, IdentityGone, IdentityThrottled}
+)
+
+// Fault is something that goes wrong. Of several that fit a request the most
+// specific one acts: vault and name, then name, then vault, then neither.
+//
+// In JSON durations are strings such as "1.5s", or numbers of seconds.
+type Fault struct {
+	Vault      string        // "": all
+	Name       string        // of a secret; "": all, listings of the vault included; "@identity": the identity endpoint
+	Kind       FaultKind     //
+	RetryAfter time.Duration // sent with 429, 500, 503 and 410, in whole seconds, rounded up; 0: no header
+	Delay      time.Duration // for Slow
+	Count      int           // requests it acts on before it ends; 0: until cleared
+}
+
+type faultJSON struct {
+	Vault      string    `json:"vault,omitempty"`
+	Name       string    `json:"name,omitempty"`
+	Kind       FaultKind `json:"kind"`
+	RetryAfter seconds   `json:"retryAfter,omitempty"`
+	Delay      seconds   `json:"delay,omitempty"`
+	Count      int       `json:"count,omitempty"`
+}
+
+// MarshalJSON writes durations as strings.
+func (f Fault) MarshalJSON() ([]byte, error) {
+	return json.Marshal(faultJSON{f.Vault, f.Name, f.Kind, seconds(f.RetryAfter), seconds(f.Delay), f.Count})
+}
+
+// UnmarshalJSON reads durations as strings or as numbers of seconds, and
+// refuses fields it does not know.
+func (f *Fault) UnmarshalJSON(text []byte) error {
+	var j faultJSON
+	decoder := json.NewDecoder(strings.NewReader(string(text)))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&j); err != nil {
+		return err
+	}
+	*f = Fault{j.Vault, j.Name, j.Kind, time.Duration(j.RetryAfter), time.Duration(j.Delay), j.Count}
+	return nil
+}
+
+// seconds is a duration with the JSON form of Fault.
+type seconds time.Duration
+
+func (s seconds) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(s).String()) }
+
+func (s *seconds) UnmarshalJSON(text []byte) error {
+	var number float64
+	if json.Unmarshal(text, &number) == nil {
+		*s = seconds(number * float64(time.Second))
+		return nil
+	}
+	var word string
+	if err := json.Unmarshal(text, &word); err != nil {
+		return fmt.Errorf("duration %s: want a number of seconds or a string such as \"1.5s\"", text)
+	}
+	d, err := time.ParseDuration(word)
+	*s = seconds(d)
+	return err
+}
+
+// Validate returns what is wrong with a fault: an unknown kind, one that the
+// place does not have, a negative number.
+func (f Fault) Validate() error {
+	place := slices.Concat(valueFaults, vaultFaults, sharedFaults)
+	if f.normal().Name == identityName {
+		place = slices.Concat(identityFaults, sharedFaults)
+	}
+	switch {
+	case !slices.Contains(place, f.Kind):
+		return fmt.Errorf("fault kind %q: want one of %v", f.Kind, place)
+	case f.RetryAfter < 0 || f.Delay < 0 || f.Count < 0:
+		return fmt.Errorf("fault %q has a negative number", f.Kind)
+	case slices.Contains(valueFaults, f.Kind) || f.Name == "" || f.Name == identityName || validName(f.Name):
+		return nil
+	}
+	return nameError(f.Name)
+}
+
+// normal is f as it is stored: names in lower case, the identity endpoint under
+// one name.
+func (f Fault) normal() Fault {
+	f.Vault, f.Name = strings.ToLower(f.Vault), strings.ToLower(f.Name)
+	if slices.Contains(identityFaults, f.Kind) {
+		f.Name = identityName
+	}
+	if f.Name == identityName {
+		f.Vault = ""
+	}
+	return f
+}
+
+// actsOn tells whether this kind of fault can happen to a request for a value,
+// or to another request.
+func (k FaultKind) actsOn(value bool) bool { return value || !slices.Contains(valueFaults, k) }
+
+// faults is the set of active faults, one for each pair of vault and name.
+type faults struct {
+	mu   sync.Mutex
+	list map[[2]string]Fault
+}
+
+// SetFault starts a fault, in place of one with the same Vault and Name. A
+// fault that Validate refuses shows itself as answers 500 that quote the
+// complaint.
+func (e *Emulator) SetFault(f Fault) {
+	f = f.normal()
+	e.faults.mu.Lock()
+	defer e.faults.mu.Unlock()
+	if e.faults.list == nil {
+		e.faults.list = map[[2]string]Fault{}
+	}
+	e.faults.list[[2]string{f.Vault, f.Name}] = f
+}
+
+// ClearFaults ends all faults. Requests already held back stay so.
+func (e *Emulator) ClearFaults() {
+	e.faults.mu.Lock()
+	defer e.faults.mu.Unlock()
+	clear(e.faults.list)
+}
+
+// take finds the fault that acts on a request and uses up one of its count.
+// name is empty for listings of a vault.
+func (s *faults) take(vault, name string, value bool) (Fault, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	vault, name = strings.ToLower(vault), strings.ToLower(name)
+	keys := [][2]string{{vault, name}, {"", name}, {vault, ""}, {"", ""}}
+	if name == identityName {
+		keys = keys[1:2]
+	}
+	for _, key := range keys {
+		f, ok := s.list[key]
+		if !ok || !f.Kind.actsOn(value) {
+			continue
+		}
+		s.use(key, f)
+		return f, true
+	}
+	return Fault{}, false
+}
+
+func (s *faults) use(key [2]string, f Fault) {
+	switch f.Count {
+	case 0: // until cleared
+	case 1:
+		delete(s.list, key)
+	default:
+		f.Count--
+		s.list[key] = f
+	}
+}

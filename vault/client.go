@@ -1,0 +1,220 @@
+package vault
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
+)
+
+const defaultTryTimeout = 15 * time.Second
+
+// Options configure a Client. The zero value is what a machine in Azure needs.
+type Options struct {
+	// CAFile is a PEM file of roots that are trusted for the vaults beside the system's. Empty: the system's alone.
+	CAFile string
+	// Connect is another way to a vault: "*.vault.azure.net:443" -> "127.0.0.1:8443". The name in TLS and HTTP stays,
+	// so nothing is trusted that was not before. "*" stands for one label; an exact key beats a wildcard. What
+	// matches goes past the proxy of the environment.
+	Connect map[string]string
+	// TryTimeout bounds one try, from getting a token to the end of the body. Zero: 15 s.
+	TryTimeout time.Duration
+	// Logger gets one line at debug level per call. Nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Client reads secrets. It keeps one SDK client, its connections and its tokens per vault and identity for its own life,
+// and may be used from any number of goroutines.
+type Client struct {
+	try     time.Duration
+	log     *slog.Logger
+	vaults  *http.Client
+	machine *http.Client
+	tally   tally
+
+	mu          sync.Mutex
+	sdk         map[sdkKey]*azsecrets.Client // guarded by mu
+	credentials map[Identity]*credential     // guarded by mu
+}
+
+type sdkKey struct {
+	host string // lower case
+	id   Identity
+}
+
+// New makes a Client. It fails on a CA file that cannot be used and on a Connect that is not host:port, and does not use
+// the network.
+func New(o Options) (*Client, error) {
+	roots, err := loadRoots(o.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	ways, err := newConnect(o.Connect)
+	if err != nil {
+		return nil, err
+	}
+	if o.TryTimeout <= 0 {
+		o.TryTimeout = defaultTryTimeout
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	c := &Client{
+		try:         o.TryTimeout,
+		log:         o.Logger,
+		tally:       tally{hosts: make(map[string]*HostStats)},
+		sdk:         make(map[sdkKey]*azsecrets.Client),
+		credentials: make(map[Identity]*credential),
+	}
+	c.vaults = &http.Client{Transport: metered{newVaultTransport(roots, ways), &c.tally}, CheckRedirect: refuseRedirect}
+	c.machine = &http.Client{Transport: metered{newIdentityTransport(), nil}, CheckRedirect: refuseRedirect, Timeout: min(identityTimeout, o.TryTimeout/2)}
+	return c, nil
+}
+
+// Get fetches the version of a secret that ref pins, or the newest one. It is one try, within Options.TryTimeout, that is
+// not repeated whatever the answer. The error is always an *[Error].
+func (c *Client) Get(ctx context.Context, id Identity, ref Ref) (secret *Secret, err error) {
+	err = c.call(ctx, question{id: id, ref: ref}, func(ctx context.Context, sdk *azsecrets.Client) error {
+		answer, err := sdk.GetSecret(ctx, ref.Name(), ref.Version(), nil)
+		if err != nil {
+			return err
+		}
+		secret, err = secretFrom(ref, answer.Secret)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return secret, nil
+}
+
+// Stats returns the counts of every vault asked so far, by host.
+func (c *Client) Stats() []HostStats { return c.tally.snapshot() }
+
+// question is what a call wants to know; messages need it.
+type question struct {
+	id   Identity
+	ref  Ref
+	list bool // the versions, not the value
+}
+
+// attempt is what the transport tells about the requests of one try. It travels in their context.
+type attempt struct {
+	began     time.Time
+	connected atomic.Bool // a connection to the vault was had
+	presented atomic.Bool // a token was sent to the vault
+	tokenless *Error      // why there was no token; azcore drops it when the deadline passes meanwhile
+}
+
+type attemptKey struct{}
+
+// attemptOf returns the attempt of ctx, or one that nobody reads.
+func attemptOf(ctx context.Context) *attempt {
+	if a, ok := ctx.Value(attemptKey{}).(*attempt); ok {
+		return a
+	}
+	return new(attempt)
+}
+
+// call runs ask as one try and explains its error.
+func (c *Client) call(parent context.Context, q question, ask func(context.Context, *azsecrets.Client) error) error {
+	a := &attempt{began: time.Now()}
+	ctx, cancel := context.WithTimeout(context.WithValue(parent, attemptKey{}, a), c.try)
+	defer cancel()
+	sdk, err := c.client(q)
+	if err == nil {
+		err = guarded(func() error { return ask(ctx, sdk) })
+	}
+	took := time.Since(a.began)
+	if err == nil {
+		c.log.DebugContext(parent, "asked the vault", "url", q.ref.String(), "list", q.list, "took", took)
+		return nil
+	}
+	e := explain(parent, ctx, q, a, err)
+	c.tally.change(q.ref.Host(), func(s *HostStats) { s.Failed++ })
+	c.log.DebugContext(parent, "asked the vault in vain", "url", q.ref.String(), "list", q.list, "took", took,
+		"kind", e.Kind, "status", e.Status, "code", e.Code, "inner", e.Inner, "request", e.RequestID, "error", e.Fact)
+	return e
+}
+
+// panicked is the error for a panic in the SDK.
+type panicked struct{ cause any }
+
+func (p panicked) Error() string { return fmt.Sprintf("panic: %v", p.cause) }
+
+// guarded turns a panic of f into an error. The SDK's parser of challenges indexes what a server sends without looking.
+func guarded(f func() error) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = panicked{cause}
+		}
+	}()
+	return f()
+}
+
+// client returns the SDK client of a vault and identity: each new one costs the vault a request without a token.
+func (c *Client) client(q question) (*azsecrets.Client, error) {
+	key := sdkKey{strings.ToLower(q.ref.Host()), q.id}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if sdk := c.sdk[key]; sdk != nil {
+		return sdk, nil
+	}
+	cred, err := c.credential(q.id)
+	if err != nil {
+		return nil, err
+	}
+	sdk, err := azsecrets.NewClient("https://"+key.host, cred, &azsecrets.ClientOptions{ClientOptions: azcore.ClientOptions{
+		Transport: vaultTransporter{c.vaults, cred},
+		Retry:     policy.RetryOptions{MaxRetries: -1},
+		Telemetry: policy.TelemetryOptions{ApplicationID: "kvfs"},
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("preparing a client for %s: %w", key.host, err)
+	}
+	c.sdk[key] = sdk
+	return sdk, nil
+}
+
+// credential returns the one credential of id. The caller holds c.mu.
+func (c *Client) credential(id Identity) (*credential, error) {
+	if cred := c.credentials[id]; cred != nil {
+		return cred, nil
+	}
+	cred, err := newCredential(id, c.machine)
+	if err != nil {
+		return nil, err
+	}
+	c.credentials[id] = cred
+	return cred, nil
+}
+
+// vaultTransporter tells the credential which tokens a vault rejected. The SDK drops only its own copy and asks again, and
+// would get the same one.
+type vaultTransporter struct {
+	client *http.Client
+	cred   *credential
+}
+
+var _ policy.Transporter = vaultTransporter{}
+
+// Do implements policy.Transporter.
+func (t vaultTransporter) Do(req *http.Request) (*http.Response, error) {
+	token, hasToken := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
+	if hasToken {
+		attemptOf(req.Context()).presented.Store(true)
+	}
+	resp, err := t.client.Do(req)
+	if err == nil && hasToken && resp.StatusCode == http.StatusUnauthorized {
+		t.cred.reject(token)
+	}
+	return resp, err
+}

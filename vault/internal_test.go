@@ -1,0 +1,349 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+)
+
+func TestTokenURLHonoursEverySpellingOfTheEndpoint(t *testing.T) {
+	for _, tt := range []struct{ endpoint, want string }{
+		{"http://169.254.169.254/metadata/identity", "http://169.254.169.254/metadata/identity/oauth2/token"},
+		{"http://169.254.169.254/metadata/identity/", "http://169.254.169.254/metadata/identity/oauth2/token"},
+		{"http://169.254.169.254/metadata/identity/oauth2/token", "http://169.254.169.254/metadata/identity/oauth2/token"},
+		{"http://169.254.169.254/metadata/identity/oauth2/token/", "http://169.254.169.254/metadata/identity/oauth2/token"},
+		{"http://localhost:40342/metadata/identity", "http://localhost:40342/metadata/identity/oauth2/token"},
+		{"http://127.0.0.1:9", "http://127.0.0.1:9/metadata/identity/oauth2/token"},
+		{"http://127.0.0.1:9/", "http://127.0.0.1:9/metadata/identity/oauth2/token"},
+		{" https://h/x?api-version=1#f ", "https://h/x/oauth2/token"},
+		{"169.254.169.254/metadata/identity", ""},
+		{"http:///169.254.169.254/metadata/identity", ""},
+		{"http://:80/metadata/identity", ""},
+		{"ftp://h/metadata/identity", ""},
+		{"http://h:port", ""},
+		{"/metadata/identity", ""},
+	} {
+		got, err := tokenURL(tt.endpoint)
+		var e *Error
+		switch {
+		case tt.want == "" && (!errors.As(err, &e) || e.Kind != KindIdentity || e.Hint == ""):
+			t.Errorf("tokenURL(%q) = %v, %v; want an identity error with a hint", tt.endpoint, got, err)
+		case tt.want != "" && (err != nil || got.String() != tt.want):
+			t.Errorf("tokenURL(%q) = %v, %v; want %s", tt.endpoint, got, err, tt.want)
+		}
+	}
+}
+
+func TestConnectMatchesOneLabelAndPrefersTheExactKey(t *testing.T) {
+	ways, err := newConnect(map[string]string{
+		"*.vault.azure.net:443":           "127.0.0.1:1",
+		"Contoso-Web.vault.azure.net:443": "127.0.0.1:2",
+		"*.localhost:8443":                "127.0.0.1:3",
+		"[fe80::1]:443":                   "[::1]:4",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ address, want string }{
+		{"other.vault.azure.net:443", "127.0.0.1:1"},
+		{"OTHER.Vault.azure.net:443", "127.0.0.1:1"},
+		{"contoso-web.vault.azure.net:443", "127.0.0.1:2"},
+		{"v.localhost:8443", "127.0.0.1:3"},
+		{"[fe80::1]:443", "[::1]:4"},
+		{"a.b.vault.azure.net:443", ""},
+		{"vault.azure.net:443", ""},
+		{".vault.azure.net:443", ""},
+		{"other.vault.azure.net:8443", ""},
+		{"other.vault.azure.net", ""},
+		{"other.vault.azure.net.evil:443", ""},
+		{"localhost:8443", ""},
+	} {
+		if got, ok := ways.lookup(tt.address); got != tt.want || ok != (tt.want != "") {
+			t.Errorf("lookup(%q) = %q, %v; want %q", tt.address, got, ok, tt.want)
+		}
+	}
+}
+
+func TestNewRefusesOptionsThatCannotWork(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "empty.pem")
+	if err := os.WriteFile(empty, []byte("no certificate\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]Options{
+		"absent CA file":       {CAFile: empty + ".absent"},
+		"CA file without any":  {CAFile: empty},
+		"key without port":     {Connect: map[string]string{"*.vault.azure.net": "127.0.0.1:1"}},
+		"key without host":     {Connect: map[string]string{":443": "127.0.0.1:1"}},
+		"wildcard in a label":  {Connect: map[string]string{"a*.vault.azure.net:443": "127.0.0.1:1"}},
+		"two wildcards":        {Connect: map[string]string{"*.*.azure.net:443": "127.0.0.1:1"}},
+		"target without port":  {Connect: map[string]string{"a.vault.azure.net:443": "127.0.0.1"}},
+		"target without host":  {Connect: map[string]string{"a.vault.azure.net:443": ":8443"}},
+		"target without digit": {Connect: map[string]string{"a.vault.azure.net:443": "127.0.0.1:"}},
+	} {
+		if c, err := New(o); err == nil {
+			t.Errorf("%s: New gave %v", name, c)
+		}
+	}
+}
+
+func TestValueNeverShowsItsContent(t *testing.T) {
+	const content = "hunter2-hunter2"
+	type nested struct {
+		Public  Value
+		private Value
+		Pointer *Value
+		List    []Value
+	}
+	v := NewValue([]byte(content))
+	n := nested{v, v, &v, []Value{v}}
+	s := Secret{Value: v}
+	shown := make(map[string]string)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%8.3s", "%p", "%!"} {
+		for name, x := range map[string]any{"value": v, "pointer": &v, "nested": n, "to nested": &n, "secret": s, "to secret": &s} {
+			shown[verb+" of "+name] = fmt.Sprintf(verb, x)
+		}
+	}
+	for name, x := range map[string]any{"value": v, "nested": n, "secret": s} {
+		text, err := json.Marshal(x)
+		if err != nil {
+			t.Errorf("json of %s: %v", name, err)
+		}
+		shown["json of "+name] = string(text)
+		text, _ = xml.Marshal(x)
+		shown["xml of "+name] = string(text)
+		for form, handler := range map[string]func(io.Writer) slog.Handler{
+			"slog text": func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) },
+			"slog json": func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, nil) },
+		} {
+			var out bytes.Buffer
+			slog.New(handler(&out)).Info("secret", "x", x)
+			shown[form+" of "+name] = out.String()
+		}
+	}
+	for how, text := range shown {
+		for _, form := range []string{content, fmt.Sprintf("%x", content), fmt.Sprintf("%X", content), strings.Trim(fmt.Sprint([]byte(content)), "[]"), "aHVudGVyMi1odW50ZXIy"} {
+			if strings.Contains(text, form) {
+				t.Errorf("%s shows the value: %s", how, text)
+			}
+		}
+	}
+	if got := shown["%v of value"]; got != redacted {
+		t.Errorf("%%v = %q", got)
+	}
+	if got := shown["json of value"]; got != `"`+redacted+`"` {
+		t.Errorf("json = %s", got)
+	}
+	if got := string(v.Reveal()); got != content {
+		t.Errorf("Reveal = %q", got)
+	}
+	if got := (Value{}).Reveal(); got != nil {
+		t.Errorf("the zero Value reveals %q", got)
+	}
+}
+
+func TestRetryAfterReadsEveryForm(t *testing.T) {
+	now := time.Date(2026, 3, 2, 8, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		name, value string
+		want        time.Duration
+	}{
+		{"Retry-After", "", 0},
+		{"Retry-After", "7", 7 * time.Second},
+		{"Retry-After", "Mon, 02 Mar 2026 08:01:00 GMT", time.Minute},
+		{"Retry-After", "Mon, 02 Mar 2026 07:59:00 GMT", 0},
+		{"Retry-After", "-7", 0},
+		{"Retry-After", "soon", 0},
+		{"Retry-After", "4294967295", 24 * time.Hour},
+		{"Retry-After", "99999999999999999999", 0},
+		{"retry-after-ms", "1500", 1500 * time.Millisecond},
+		{"x-ms-retry-after-ms", "250", 250 * time.Millisecond},
+	} {
+		if got := retryAfter(http.Header{http.CanonicalHeaderKey(tt.name): {tt.value}}, now); got != tt.want {
+			t.Errorf("%s: %q = %v, want %v", tt.name, tt.value, got, tt.want)
+		}
+	}
+}
+
+func TestBodiesAreBounded(t *testing.T) {
+	for _, tt := range []struct {
+		size int
+		err  error
+	}{{0, nil}, {9, nil}, {10, nil}, {11, errTooLarge}, {1000, errTooLarge}} {
+		b := &bounded{io.NopCloser(strings.NewReader(strings.Repeat("x", tt.size))), 10}
+		text, err := io.ReadAll(b)
+		if !errors.Is(err, tt.err) || len(text) != min(tt.size, 10) {
+			t.Errorf("%d bytes: read %d, %v; want %v", tt.size, len(text), err, tt.err)
+		}
+		if tt.err != nil {
+			if n, err := b.Read(make([]byte, 8)); n != 0 || !errors.Is(err, errTooLarge) {
+				t.Errorf("%d bytes: reading on gave %d, %v", tt.size, n, err)
+			}
+		}
+	}
+}
+
+func TestFoldedIsOneShortLineOfText(t *testing.T) {
+	for _, tt := range []struct{ in, want string }{
+		{"", ""},
+		{"Caller is not authorized.\r\nVault: V;location=eastus\r\n", "Caller is not authorized. Vault: V;location=eastus"},
+		{"a\x00\x1b[31m\u2028b\x85", "a [31m b\x85"},
+		{strings.Repeat("é", 501), strings.Repeat("é", 500) + "..."},
+	} {
+		if got := folded(tt.in); got != tt.want && utf8.ValidString(tt.in) {
+			t.Errorf("folded(%q) = %q, want %q", tt.in, got, tt.want)
+		}
+	}
+}
+
+func TestArcKeyFilesAreScreened(t *testing.T) {
+	for _, realm := range []string{"/etc/shadow", "/var/opt/azcmagent/tokens/../../../../etc/shadow.key", "/var/opt/azcmagent/tokens/sub/a.key",
+		"/var/opt/azcmagent/tokens/a.pem", "relative.key", "/var/opt/azcmagent/tokens/absent-" + rand(t) + ".key"} {
+		resp := &http.Response{StatusCode: http.StatusUnauthorized, Header: http.Header{"Www-Authenticate": {"Basic realm=" + realm}}}
+		if err := screenArcKey(resp); err == nil {
+			t.Errorf("the key file %s was let through", realm)
+		}
+	}
+	if err := screenArcKey(&http.Response{StatusCode: http.StatusOK, Header: http.Header{}}); err != nil {
+		t.Errorf("an answer without a challenge: %v", err)
+	}
+}
+
+func rand(t *testing.T) string { return filepath.Base(t.TempDir()) }
+
+// source is a credential whose every answer the test gives.
+type source func() (azcore.AccessToken, error)
+
+func (s source) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	return s()
+}
+
+func newTestCredential(s source) *credential {
+	return &credential{open: func() (azcore.TokenCredential, error) { return s, nil }, busy: make(chan struct{}, 1), held: make(map[tokenKey]held)}
+}
+
+var scope = policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}}
+
+func TestFailedRenewalKeepsAValidToken(t *testing.T) {
+	aging := azcore.AccessToken{Token: "aging", ExpiresOn: time.Now().Add(4 * time.Minute)}
+	asked := 0
+	c := newTestCredential(func() (azcore.AccessToken, error) {
+		if asked++; asked > 1 {
+			return azcore.AccessToken{}, errors.New("the endpoint is down")
+		}
+		return aging, nil
+	})
+	for range 2 {
+		if got, err := c.GetToken(t.Context(), scope); err != nil || got.Token != "aging" {
+			t.Fatalf("GetToken = %v, %v", got.Token, err)
+		}
+	}
+	if asked != 2 {
+		t.Errorf("a token about to expire was renewed %d times, want 2 requests", asked)
+	}
+	c.reject("aging")
+	if got, err := c.GetToken(t.Context(), scope); err == nil {
+		t.Errorf("a rejected token came back: %q", got.Token)
+	}
+}
+
+// The caches behind ambient credentials live as long as those do.
+func TestRejectionForgetsTheCredentialOfThatTokenAlone(t *testing.T) {
+	opened := 0
+	c := newTestCredential(nil)
+	c.open = func() (azcore.TokenCredential, error) {
+		opened++
+		return source(func() (azcore.AccessToken, error) {
+			return azcore.AccessToken{Token: fmt.Sprint("token ", opened), ExpiresOn: time.Now().Add(time.Hour)}, nil
+		}), nil
+	}
+	for _, tt := range []struct{ reject, want string }{{"none", "token 1"}, {"token 1", "token 2"}, {"token 1", "token 2"}} {
+		if _, err := c.GetToken(t.Context(), scope); err != nil {
+			t.Fatal(err)
+		}
+		c.reject(tt.reject)
+		if got, err := c.GetToken(t.Context(), scope); err != nil || got.Token != tt.want {
+			t.Errorf("after %q was rejected: %q, %v; want %q", tt.reject, got.Token, err, tt.want)
+		}
+	}
+}
+
+func TestTokenIsRenewedAtItsRefreshTime(t *testing.T) {
+	now := time.Now()
+	for name, tt := range map[string]struct {
+		token azcore.AccessToken
+		want  bool
+	}{
+		"none":            {azcore.AccessToken{}, false},
+		"fresh":           {azcore.AccessToken{Token: "t", ExpiresOn: now.Add(time.Hour)}, true},
+		"near its end":    {azcore.AccessToken{Token: "t", ExpiresOn: now.Add(4 * time.Minute)}, false},
+		"before refresh":  {azcore.AccessToken{Token: "t", ExpiresOn: now.Add(time.Hour), RefreshOn: now.Add(time.Minute)}, true},
+		"after refresh":   {azcore.AccessToken{Token: "t", ExpiresOn: now.Add(time.Hour), RefreshOn: now.Add(-time.Minute)}, false},
+		"over":            {azcore.AccessToken{Token: "t", ExpiresOn: now.Add(-time.Hour)}, false},
+		"refresh too far": {azcore.AccessToken{Token: "t", ExpiresOn: now.Add(-time.Hour), RefreshOn: now.Add(time.Hour)}, false},
+	} {
+		if got := fresh(tt.token, now); got != tt.want {
+			t.Errorf("%s: fresh = %v", name, got)
+		}
+	}
+}
+
+// Whoever was under way when somebody else's request failed shares that failure: forty waiting tries must not ask a dead
+// endpoint one after the other.
+func TestConcurrentTriesShareOneFailure(t *testing.T) {
+	asked := 0
+	c := newTestCredential(func() (azcore.AccessToken, error) {
+		asked++
+		return azcore.AccessToken{}, errors.New("the endpoint is down")
+	})
+	early := context.WithValue(t.Context(), attemptKey{}, &attempt{began: time.Now()})
+	for range 3 {
+		if _, err := c.GetToken(early, scope); err == nil {
+			t.Fatal("no error")
+		}
+	}
+	if asked != 1 {
+		t.Errorf("tries under way asked %d times, want 1", asked)
+	}
+	late := context.WithValue(t.Context(), attemptKey{}, &attempt{began: time.Now()})
+	if _, err := c.GetToken(late, scope); err == nil || asked != 2 {
+		t.Errorf("a later try: %v, asked %d times in all, want 2", err, asked)
+	}
+}
+
+func TestGivingUpWhileAnotherAsks(t *testing.T) {
+	c := newTestCredential(nil)
+	c.busy <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := c.GetToken(ctx, scope)
+	var e *Error
+	if !errors.As(err, &e) || e.Kind != KindIdentity || !errors.Is(err, context.Canceled) {
+		t.Errorf("GetToken = %v", err)
+	}
+}
+
+func TestPanicInTheCredentialIsAnError(t *testing.T) {
+	c := newTestCredential(func() (azcore.AccessToken, error) { panic("boom") })
+	for range 2 { // the second finds the way free
+		_, err := c.GetToken(t.Context(), scope)
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != KindIdentity {
+			t.Errorf("GetToken = %v", err)
+		}
+	}
+}
