@@ -2,6 +2,7 @@ package sync
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -35,9 +36,17 @@ type certificate struct {
 	lastAttempt, lastSuccess, next time.Time
 	failures                       int
 	err                            error
+	wanted                         bool // to be tried now, whatever the schedule says
 
-	bad    certs.Version // a version that could not be read
+	bad    digest // of a value that could not be read
 	badErr error
+}
+
+// digest of a value with its content type.
+type digest [sha256.Size]byte
+
+func digestOf(s *vault.Secret) digest {
+	return sha256.Sum256(append([]byte(s.ContentType+"\x00"), s.Value.Reveal()...))
 }
 
 // outcome of one try. It is made without looking at the certificate's state, so
@@ -61,9 +70,9 @@ func try(ctx context.Context, v Vault, c *certificate) outcome {
 	}
 	id := certs.Version(o.secret.Version)
 	switch {
-	case id == c.bad && c.badErr != nil:
-		o.err = c.badErr
 	case slices.ContainsFunc(c.versions, func(v *tree.Version) bool { return v.ID == id }):
+	case c.badErr != nil && c.bad == digestOf(o.secret):
+		o.err = c.badErr
 	default:
 		o.bundle, o.err = certs.Parse(o.secret.ContentType, o.secret.Value.Reveal())
 		if o.err == nil {
@@ -83,7 +92,7 @@ func (c *certificate) record(o outcome, now time.Time, interval time.Duration, k
 		if errors.As(o.err, &ve) {
 			retryAfter = ve.RetryAfter
 		} else if o.secret != nil {
-			c.bad, c.badErr = certs.Version(o.secret.Version), o.err
+			c.bad, c.badErr = digestOf(o.secret), o.err
 		}
 	} else {
 		c.failures, c.lastSuccess = 0, now

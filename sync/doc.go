@@ -12,7 +12,7 @@
 //     changed settings cannot meet half-way.
 //   - A try is a try: the vault client does not repeat anything, the schedule
 //     does, and it is a pure function of what happened.
-//   - A version is parsed once. One that could not be read is not tried again
+//   - A value is parsed once. One that could not be read is not parsed again
 //     until the vault has another.
 //
 // # Limitations

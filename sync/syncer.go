@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -64,26 +65,27 @@ const concurrency = 32
 type Syncer struct {
 	opts   Options
 	log    *slog.Logger
-	wishes chan wish
+	wishes chan *wish
 	ready  chan struct{} // closed when every certificate was tried once
 
 	// mu is held to write or read these, never while anything is fetched or
-	// published.
+	// published. Run alone writes them.
 	mu         sync.Mutex
 	settings   Settings
 	certs      []*certificate // one for each key, in the order of the settings
-	spec       tree.Spec      // as last published
+	spec       tree.Spec      // as last asked for
 	publishErr error
 	dirty      bool      // something is to be published
-	retryAt    time.Time // when, after an error
+	publishAt  time.Time // not before this
 	renewals   []Renewal // that wait for their publication
 }
 
-// wish is what somebody wants Run to do before its next poll.
+// wish is what somebody wants Run to do.
 type wish struct {
-	settings *Settings
-	only     func(Source) bool // poll these now; nil: none
-	done     chan struct{}
+	settings *Settings             // to make current; nil: as they are
+	only     func(Source) bool     // to poll now; nil: what was never tried
+	left     map[*certificate]bool // not yet tried since the wish came
+	done     chan struct{}         // closed when all that is published
 }
 
 // New makes a Syncer that knows nothing of any certificate yet.
@@ -91,7 +93,7 @@ func New(opts Options, settings Settings) *Syncer {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Syncer{opts: opts, log: opts.Logger, wishes: make(chan wish), ready: make(chan struct{}), dirty: true}
+	s := &Syncer{opts: opts, log: opts.Logger, wishes: make(chan *wish), ready: make(chan struct{}), dirty: true}
 	s.configure(settings)
 	return s
 }
@@ -101,49 +103,148 @@ func New(opts Options, settings Settings) *Syncer {
 func (s *Syncer) Ready() <-chan struct{} { return s.ready }
 
 // Run polls until ctx ends. Its error is ctx's.
+//
+// Certificates are tried side by side and each by its own schedule, so that one
+// whose vault hangs holds up no other.
 func (s *Syncer) Run(ctx context.Context) error {
-	s.round(ctx, s.due(func(*certificate) bool { return true }))
-	close(s.ready)
+	r := runner{Syncer: s, outcomes: make(chan outcome, concurrency), flying: map[*certificate]bool{}}
+	first := &wish{done: s.ready}
+	r.grant(first)
 	for ctx.Err() == nil {
-		timer := time.NewTimer(time.Until(s.wake()))
+		r.launch(ctx)
+		r.commit(ctx)
+		timer := time.NewTimer(time.Until(r.wake()))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
-			now := time.Now()
-			s.round(ctx, s.due(func(c *certificate) bool { return !c.next.After(now) }))
 		case w := <-s.wishes:
-			s.grant(ctx, w)
+			r.grant(w)
+		case o := <-r.outcomes:
+			r.land(ctx, o)
 		}
 		timer.Stop()
 	}
+	_ = r.tries.Wait() // they return nil, and end with ctx
 	return ctx.Err()
 }
 
-func (s *Syncer) grant(ctx context.Context, w wish) {
-	defer close(w.done)
+// runner is what Run alone knows.
+type runner struct {
+	*Syncer
+	tries    errgroup.Group
+	flying   map[*certificate]bool // being tried; at most as many as outcomes has room for
+	outcomes chan outcome
+	waiting  []*wish
+}
+
+// grant takes a wish up.
+func (r *runner) grant(w *wish) {
 	if w.settings != nil {
-		s.configure(*w.settings)
+		r.configure(*w.settings)
 	}
-	s.round(ctx, s.due(func(c *certificate) bool { return w.only != nil && w.only(c.source) || c.lastAttempt.IsZero() }))
+	r.respec()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, other := range r.waiting { // nobody tries what the settings have no more
+		maps.DeleteFunc(other.left, func(c *certificate, _ bool) bool { return !slices.Contains(r.certs, c) })
+	}
+	w.left = map[*certificate]bool{}
+	for _, c := range r.certs {
+		switch {
+		case w.only != nil && w.only(c.source):
+			c.wanted, w.left[c] = true, true
+		case w.only == nil && c.lastAttempt.IsZero():
+			w.left[c] = true // due by itself, or being tried
+		}
+	}
+	r.waiting = append(r.waiting, w)
+}
+
+// due tells whether a certificate is to be tried now.
+func (r *runner) due(c *certificate, now time.Time) bool {
+	return !r.flying[c] && (c.wanted || !c.next.After(now))
+}
+
+// launch tries what is due, as much as there is room for.
+func (r *runner) launch(ctx context.Context) {
+	asked := false
+	for _, c := range r.certificates() {
+		if len(r.flying) == cap(r.outcomes) {
+			return
+		}
+		if !r.due(c, time.Now()) {
+			continue
+		}
+		if !asked { // users that did not exist may exist now
+			r.respec()
+			asked = true
+		}
+		c.wanted = false
+		r.flying[c] = true
+		r.tries.Go(func() error {
+			r.outcomes <- try(ctx, r.opts.Vault, c)
+			return nil
+		})
+	}
+}
+
+func (r *runner) certificates() []*certificate {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.certs // never modified, only replaced
+}
+
+// land takes in what came of a try, and of all others that have ended by now.
+func (r *runner) land(ctx context.Context, o outcome) {
+	for more := true; more; {
+		delete(r.flying, o.cert)
+		r.record(ctx, o)
+		for _, w := range r.waiting {
+			if !o.cert.wanted { // a try that had begun before the wish does not fulfil it
+				delete(w.left, o.cert)
+			}
+		}
+		select {
+		case o = <-r.outcomes:
+		default:
+			more = false
+		}
+	}
+}
+
+// wake is when there is something to do next that nobody announces.
+func (r *runner) wake() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at := time.Now().Add(time.Hour)
+	for _, c := range r.certs {
+		if !r.flying[c] && c.next.Before(at) && len(r.flying) < cap(r.outcomes) {
+			at = c.next
+		}
+	}
+	if r.dirty && r.publishAt.Before(at) {
+		at = r.publishAt
+	}
+	return at
 }
 
 // Refresh polls the sources that only picks, now, and returns when what came of
 // it is published. An error says that Run did not get to it.
 func (s *Syncer) Refresh(ctx context.Context, only func(Source) bool) error {
-	return s.ask(ctx, wish{only: only, done: make(chan struct{})})
+	return s.ask(ctx, &wish{only: only, done: make(chan struct{})})
 }
 
 // Change makes other settings current. Certificates that are in both keep what
 // is known of them; new ones are fetched. It returns when that is published.
 func (s *Syncer) Change(ctx context.Context, settings Settings) error {
-	return s.ask(ctx, wish{settings: &settings, done: make(chan struct{})})
+	return s.ask(ctx, &wish{settings: &settings, done: make(chan struct{})})
 }
 
-func (s *Syncer) ask(ctx context.Context, w wish) error {
+func (s *Syncer) ask(ctx context.Context, w *wish) error {
 	select {
 	case s.wishes <- w:
 	case <-ctx.Done():
-		return fmt.Errorf("waiting for the poll before: %w", ctx.Err())
+		return fmt.Errorf("waiting for the poller: %w", ctx.Err())
 	}
 	select {
 	case <-w.done:
@@ -181,94 +282,39 @@ func (s *Syncer) configure(settings Settings) {
 		}
 		certs = append(certs, c)
 	}
-	s.settings, s.certs, s.dirty, s.retryAt = settings, certs, true, time.Time{}
+	s.settings, s.certs, s.dirty, s.publishAt = settings, certs, true, time.Time{}
 }
 
-func (s *Syncer) due(pick func(*certificate) bool) (due []*certificate) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.certs {
-		if pick(c) {
-			due = append(due, c)
-		}
-	}
-	return due
-}
-
-// wake is when there is something to do next.
-func (s *Syncer) wake() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at := time.Now().Add(time.Hour)
-	for _, c := range s.certs {
-		if c.next.Before(at) {
-			at = c.next
-		}
-	}
-	if s.dirty && s.retryAt.Before(at) {
-		at = s.retryAt
-	}
-	return at
-}
-
-// round tries certificates side by side and publishes whenever something has
-// come and nothing more is there at once: the fast ones do not wait for the slow
-// ones, and those that come together are published together.
-func (s *Syncer) round(ctx context.Context, due []*certificate) {
-	s.respec()
-	outcomes := make(chan outcome, len(due))
-	var g errgroup.Group
-	g.Go(func() error { // of its own, since starting blocks at the limit
-		var tries errgroup.Group
-		tries.SetLimit(concurrency)
-		for _, c := range due {
-			tries.Go(func() error {
-				outcomes <- try(ctx, s.opts.Vault, c)
-				return nil
-			})
-		}
-		return tries.Wait()
-	})
-	for left := len(due); left > 0; {
-		s.record(ctx, <-outcomes)
-		left--
-		for more := true; more && left > 0; {
-			select {
-			case o := <-outcomes:
-				s.record(ctx, o)
-				left--
-			default:
-				more = false
-			}
-		}
-		if left > 0 {
-			s.commit(ctx)
-		}
-	}
-	_ = g.Wait() // its functions return nil
-	s.commit(ctx)
-}
-
+// record takes in what came of a try.
 func (s *Syncer) record(ctx context.Context, o outcome) {
 	if ctx.Err() != nil {
 		return // what an interrupted try says is no news
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c, old := o.cert, o.cert.current()
-	failedBefore := c.err != nil
+	c, old, before := o.cert, o.cert.current(), o.cert.err
 	if c.record(o, time.Now(), s.settings.Interval, s.settings.Keep) {
 		s.dirty = true
 		s.renewals = append(s.renewals, Renewal{Source: c.source, Old: old, New: c.current(), Fetched: o.started})
 	}
-	switch url := c.source.Ref.String(); {
+	s.report(c, before)
+}
+
+// report logs what a person should know: a failure when it begins and when it
+// becomes another, not at every try, and its end.
+func (s *Syncer) report(c *certificate, before error) {
+	url, version := slog.String("url", c.source.Ref.String()), slog.String("serving", string(c.current()))
+	switch {
 	case c.err != nil:
-		f := Explain(c.err)
-		s.log.Warn("refresh failed", "url", url, "kind", f.Kind, "err", f.Fact, "hint", f.Hint, "failures", c.failures, "serving", string(c.current()))
-	case failedBefore:
-		s.log.Info("refresh works again", "url", url, "version", string(c.current()))
+		level, f := slog.LevelWarn, Explain(c.err)
+		if before != nil && Explain(before) == f {
+			level = slog.LevelDebug
+		}
+		s.log.Log(context.Background(), level, "refresh failed", url, version, "kind", f.Kind, "err", f.Fact, "hint", f.Hint, "failures", c.failures)
+	case before != nil:
+		s.log.Info("refresh works again", url, version)
 	default:
-		s.log.Debug("refreshed", "url", url, "version", string(c.current()))
+		s.log.Debug("refreshed", url, version)
 	}
 }
 
@@ -277,7 +323,7 @@ func (s *Syncer) respec() {
 	s.mu.Lock()
 	ask := s.settings.Spec
 	s.mu.Unlock()
-	spec := ask()
+	spec := ask() // looks up users, which may take a while
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !reflect.DeepEqual(spec, s.spec) {
@@ -285,20 +331,54 @@ func (s *Syncer) respec() {
 	}
 }
 
-// commit publishes what is known, if there is anything new.
-func (s *Syncer) commit(ctx context.Context) {
-	s.mu.Lock()
-	if !s.dirty || ctx.Err() != nil {
-		s.mu.Unlock()
+// commit publishes what is known, if there is anything new and it is time: when
+// nothing more is to come soon, and otherwise at intervals of ten times what a
+// publication takes, so that the first load of a large store is not spent on
+// building it again and again.
+func (r *runner) commit(ctx context.Context) {
+	r.mu.Lock()
+	idle, now := len(r.flying) == 0, time.Now()
+	wait := !r.dirty || ctx.Err() != nil || r.publishAt.After(now) && (r.publishErr != nil || !idle && !r.anyFulfilled())
+	r.mu.Unlock()
+	if !wait {
+		r.publish(ctx)
+	}
+	r.settle()
+}
+
+// anyFulfilled tells whether a wish waits for nothing but its publication.
+func (r *runner) anyFulfilled() bool {
+	return slices.ContainsFunc(r.waiting, func(w *wish) bool { return len(w.left) == 0 })
+}
+
+// settle tells those whose wish is fulfilled. What could not be published does
+// not keep them waiting: it is in the report.
+func (r *runner) settle() {
+	r.mu.Lock()
+	settled := !r.dirty || r.publishErr != nil
+	r.mu.Unlock()
+	if !settled {
 		return
 	}
-	spec, versions := s.spec, map[string][]*tree.Version{}
+	r.waiting = slices.DeleteFunc(r.waiting, func(w *wish) bool {
+		if len(w.left) > 0 {
+			return false
+		}
+		close(w.done)
+		return true
+	})
+}
+
+func (s *Syncer) publish(ctx context.Context) {
+	s.mu.Lock()
+	spec, renewals, versions := s.spec, s.renewals, map[string][]*tree.Version{}
 	for _, c := range s.certs {
 		versions[c.source.Key()] = c.versions
 	}
-	renewals := s.renewals
+	s.renewals = nil
 	s.mu.Unlock()
 
+	began := time.Now()
 	snapshot, err := tree.Build(spec, func(key string) []*tree.Version { return versions[key] })
 	if err == nil {
 		err = s.opts.Publisher.Publish(ctx, snapshot)
@@ -306,10 +386,9 @@ func (s *Syncer) commit(ctx context.Context) {
 	now := time.Now()
 
 	s.mu.Lock()
-	s.publishErr = err
-	s.dirty, s.retryAt = err != nil, now.Add(firstRetry)
-	if err == nil {
-		s.renewals = slices.Clone(s.renewals[len(renewals):])
+	s.publishErr, s.dirty, s.publishAt = err, err != nil, now.Add(10*now.Sub(began))
+	if err != nil {
+		s.renewals, s.publishAt = append(renewals, s.renewals...), now.Add(firstRetry)
 	}
 	s.mu.Unlock()
 	if err != nil {

@@ -189,7 +189,7 @@ func TestSecondMountIsRefused(t *testing.T) {
 	if code != 6 || !strings.Contains(errs, "already mounted at "+s.store) || !strings.Contains(errs, "kvfs: hint: ") {
 		t.Errorf("exit code %d:\n%s", code, errs)
 	}
-	_, errs, code = command(t, binary, "mount", s.settings, "--store", s.store, "--socket", filepath.Join(s.dir, "other", "kvfs.sock"))
+	_, errs, code = command(t, kvfsPath, "mount", s.settings, "--store", s.store, "--socket", filepath.Join(s.dir, "other", "kvfs.sock"))
 	if code != 6 || !strings.Contains(errs, "already mounted at "+s.store) {
 		t.Errorf("with a socket of its own: exit code %d:\n%s", code, errs)
 	}

@@ -19,8 +19,8 @@ import (
 	"kvfs/status"
 )
 
-// binary is the kvfs that is tested, built once with the race detector.
-var binary string
+// kvfsPath is the program that is tested, built once with the race detector.
+var kvfsPath string
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "child" {
@@ -34,13 +34,16 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	binary = filepath.Join(dir, "kvfs")
-	build := exec.Command("go", "build", "-race", "-o", binary, "kvfs/cmd/kvfs")
+	kvfsPath = filepath.Join(dir, "kvfs")
+	build := exec.Command("go", "build", "-race", "-o", kvfsPath, "kvfs/cmd/kvfs")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "building kvfs:", err)
 		os.Exit(1)
 	}
+	// A program with the race detector sleeps for a second at its end, for
+	// goroutines that are not there.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
@@ -80,7 +83,7 @@ type site struct {
 	socket   string
 	cmd      *exec.Cmd
 	log      *buffer // what kvfs says on stderr
-	done     chan error
+	done     *process
 }
 
 // newSite has a vault with certificates and a settings document for them that
@@ -166,17 +169,24 @@ func (s *site) mount(args ...string) {
 
 // start runs kvfs in the background. It is ended with the test, and must then
 // leave no mount behind.
-func (s *site) start(args ...string) {
+func (s *site) start(args ...string) { s.startAs(nil, args...) }
+
+// startAs is start with the rights of another user.
+func (s *site) startAs(as *syscall.SysProcAttr, args ...string) {
 	s.t.Helper()
 	s.log = &buffer{}
-	s.cmd = exec.Command(binary, append(args, "--socket", s.socket)...)
+	s.cmd = exec.Command(kvfsPath, append(args, "--socket", s.socket)...)
+	s.cmd.SysProcAttr = as
 	s.cmd.Stderr = s.log
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	done := make(chan error, 1)
+	done := &process{gone: make(chan struct{})}
 	cmd := s.cmd
-	go func() { done <- cmd.Wait() }()
+	go func() {
+		done.err = cmd.Wait()
+		close(done.gone)
+	}()
 	s.done = done
 	s.t.Cleanup(func() {
 		if s.done == done {
@@ -209,23 +219,30 @@ func (s *site) end(sig syscall.Signal) {
 }
 
 // ended waits for the end of the process and returns how it ended.
-func (s *site) ended() (err error) {
+func (s *site) ended() error {
 	s.t.Helper()
+	done := s.done
+	s.done = nil
 	select {
-	case err = <-s.done:
+	case <-done.gone:
 	case <-time.After(30 * time.Second):
 		s.t.Error("kvfs does not end")
 		_ = s.cmd.Process.Kill()
-		err = <-s.done
+		<-done.gone
 	}
-	s.done = nil
-	return err
+	return done.err
+}
+
+// process is one that has ended when gone is closed; err is how.
+type process struct {
+	gone chan struct{}
+	err  error
 }
 
 // await waits until kvfs has said something.
 func (s *site) await(text string) {
 	s.t.Helper()
-	if !s.log.await(text, s.done) {
+	if !s.log.await(text, s.done.gone) {
 		s.t.Fatalf("kvfs did not say %q:\n%s", text, s.log)
 	}
 }
@@ -233,7 +250,7 @@ func (s *site) await(text string) {
 // run runs another kvfs command and returns what it printed.
 func (s *site) run(args ...string) (stdout, stderr string, code int) {
 	s.t.Helper()
-	return command(s.t, binary, append(args, "--socket", s.socket)...)
+	return command(s.t, kvfsPath, append(args, "--socket", s.socket)...)
 }
 
 // must is run for a command that has to succeed.
@@ -351,7 +368,7 @@ func (b *buffer) String() string {
 
 // await returns when the text has been written, or false when the process has
 // ended without or half a minute has passed.
-func (b *buffer) await(text string, ended <-chan error) bool {
+func (b *buffer) await(text string, ended <-chan struct{}) bool {
 	late := time.After(30 * time.Second)
 	for {
 		b.mu.Lock()

@@ -198,7 +198,7 @@ func explainMount(err error) error {
 	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
 		f.hint = "kvfs needs Linux 5.12 or later"
 	case rootless():
-		f.hint = "as an ordinary user: install fuse3, and choose a directory of your own with --store"
+		f.hint = "an ordinary user needs fuse3 installed, the right to open /dev/fuse (mode 0666), and a directory of its own (--store)"
 	}
 	return f
 }

@@ -1,0 +1,92 @@
+package certs
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"slices"
+)
+
+// Version names one version of a secret: 32 hex digits as the service gives it.
+type Version string
+
+// Bundle is a private key with its certificate and its chain, in the order in which
+// they are served. [Parse] makes it; it is not changed afterwards and may be shared.
+type Bundle struct {
+	// Leaf is the certificate of the private key. Of several it is one that is no CA,
+	// then the one that became valid last.
+	Leaf *x509.Certificate
+	// Chain is the leaf, then each certificate that certifies the one before, the root
+	// last if the value holds it. Of several chains it is one that ends at a root, then
+	// the longest.
+	Chain []*x509.Certificate
+	// Extra are the certificates that belong to no chain of the leaf, in the order of
+	// the value. They are served after it.
+	Extra []*x509.Certificate
+	// Warnings are for people: one sentence each, lower case, nothing secret.
+	Warnings []string
+
+	key    hidden[privateKey] // never nil; fits Leaf
+	rooted bool               // Chain ends at a root
+}
+
+// arrange fills Chain and Extra from all certificates, and warns of what a person
+// may not have meant.
+func (b *Bundle) arrange(certs []*x509.Certificate) {
+	f := newFinder(certs)
+	f.walk([]*x509.Certificate{b.Leaf})
+	b.Chain, b.rooted = f.best, f.rooted(f.best)
+	for _, c := range certs {
+		if !slices.Contains(b.Chain, c) {
+			b.Extra = append(b.Extra, c)
+			b.warn("%s belongs to no chain of the certificate; it is served after it", name(c))
+		}
+	}
+	for _, c := range b.Chain[1:] {
+		if !isCA(c) {
+			b.warn("%s has signed the certificate before it and is not marked as a CA", name(c))
+		}
+	}
+	if f.givenUp() {
+		b.warn("the certificates sign each other in too many ways; the chain may not be the longest")
+	}
+	b.warnIncomplete()
+}
+
+func (b *Bundle) warnIncomplete() {
+	if b.rooted {
+		return
+	}
+	last := b.Chain[len(b.Chain)-1]
+	b.warn("the chain is incomplete: it ends with %s, whose issuer %q is missing; clients must know that issuer", name(last), last.Issuer.String())
+}
+
+func (b *Bundle) warn(format string, args ...any) {
+	b.Warnings = append(b.Warnings, fmt.Sprintf(format, args...))
+}
+
+// KeyType names the kind of the key: "RSA-2048", "EC-P-256", "Ed25519". A key for
+// RSA-PSS alone is named like any RSA key.
+func (b *Bundle) KeyType() string { return b.key().kind }
+
+// SPKI returns the SHA-256 of the public key (of its DER SubjectPublicKeyInfo, as in
+// certificate pinning). It stays the same when a certificate is renewed with its key.
+func (b *Bundle) SPKI() [32]byte { return sha256.Sum256(b.key().spki) }
+
+// Complete reports whether the chain ends at a root, a certificate that is its own
+// issuer. A chain without its root is common and works for clients that have the
+// root: false is no fault.
+func (b *Bundle) Complete() bool { return b.rooted }
+
+// String keeps the bundle out of messages. Print Leaf, or Inspect.
+func (b *Bundle) String() string { return redacted }
+
+// Format redacts every verb.
+func (b *Bundle) Format(s fmt.State, _ rune) { fmt.Fprint(s, redacted) }
+
+// LogValue redacts the bundle in logs.
+func (b *Bundle) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalJSON redacts the bundle in JSON. Use Inspect for what may be shown.
+func (b *Bundle) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }

@@ -1,0 +1,390 @@
+package sync
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"kvfs/tree"
+	"kvfs/vault"
+)
+
+// The vault and the publisher are fakes here, for faults at a moment that no
+// real one can be made to choose, in virtual time. The same promises are kept
+// with the real ones in package test.
+
+type fakeVault struct {
+	mu      sync.Mutex
+	secrets map[string]*vault.Secret // by name
+	errs    map[string]error
+	delay   map[string]time.Duration
+	asked   map[string]int
+}
+
+func newFakeVault(t *testing.T, names ...string) *fakeVault {
+	v := &fakeVault{secrets: map[string]*vault.Secret{}, errs: map[string]error{}, delay: map[string]time.Duration{}, asked: map[string]int{}}
+	for _, name := range names {
+		v.rotate(t, name, 1)
+	}
+	return v
+}
+
+func (v *fakeVault) Get(ctx context.Context, _ vault.Identity, ref vault.Ref) (*vault.Secret, error) {
+	v.mu.Lock()
+	v.asked[ref.Name()]++
+	s, err, delay := v.secrets[ref.Name()], v.errs[ref.Name()], v.delay[ref.Name()]
+	v.mu.Unlock()
+	select {
+	case <-time.After(delay):
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (v *fakeVault) set(f func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	f()
+}
+
+func version(n int) string { return fmt.Sprintf("%032x", n) }
+
+func (v *fakeVault) rotate(t *testing.T, name string, n int) {
+	t.Helper()
+	s := &vault.Secret{Version: version(n), ContentType: "application/x-pem-file", Value: vault.NewValue(bundle(t, n)), Enabled: true}
+	v.set(func() { v.secrets[name] = s })
+}
+
+func bundle(t *testing.T, n int) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(int64(n)), Subject: pkix.Name{CommonName: "x"}, NotBefore: time.Unix(1e9, 0), NotAfter: time.Unix(4e9, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+}
+
+// shelf keeps what was published.
+type shelf struct {
+	mu    sync.Mutex
+	snaps []*tree.Snapshot
+	err   error
+}
+
+func (p *shelf) Publish(_ context.Context, s *tree.Snapshot) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return p.err
+	}
+	p.snaps = append(p.snaps, s)
+	return nil
+}
+
+func (p *shelf) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
+}
+
+// shown is the version that a certificate's link leads to now, "" for none.
+func (p *shelf) shown(name string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.snaps) == 0 {
+		return ""
+	}
+	s := p.snaps[len(p.snaps)-1]
+	dir, ok := s.Lookup(tree.Root, tree.StoreDir("/store"))
+	if !ok {
+		return ""
+	}
+	n, ok := s.Lookup(dir.ID, "contoso-web."+name)
+	if !ok {
+		return ""
+	}
+	return n.Target[strings.LastIndex(n.Target, ".")+1:]
+}
+
+func source(t *testing.T, name string) Source {
+	t.Helper()
+	ref, _, err := vault.ParseRef("https://contoso-web.vault.azure.net/secrets/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Source{Ref: ref}
+}
+
+func settings(t *testing.T, interval time.Duration, names ...string) Settings {
+	t.Helper()
+	s := Settings{Interval: interval}
+	spec := tree.Spec{Layouts: []tree.Layout{tree.V3}}
+	for _, name := range names {
+		src := source(t, name)
+		s.Sources = append(s.Sources, src)
+		spec.Entries = append(spec.Entries, tree.Entry{Certificate: src.Key(), URL: src.Ref.String(), Store: "/store", Vault: "contoso-web", Name: name, Linked: true})
+	}
+	s.Spec = func() tree.Spec { return spec }
+	return s
+}
+
+// running starts a Syncer in the bubble; it ends with the test.
+func running(t *testing.T, opts Options, s Settings) *Syncer {
+	t.Helper()
+	syncer := New(opts, s)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- syncer.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error("Run:", err)
+		}
+	})
+	return syncer
+}
+
+func state(s *Syncer, name string) (found Status) {
+	for _, c := range s.Report().Certificates {
+		if c.Source.Ref.Name() == name {
+			found = c
+		}
+	}
+	return found
+}
+
+var down = &vault.Error{Kind: vault.KindServer, Fact: "503", Hint: "wait"}
+
+func TestRenewalIsPublishedWithinAnInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www"), &shelf{}
+		var renewals []Renewal
+		s := running(t, Options{Vault: v, Publisher: p, Renewed: func(r Renewal) { renewals = append(renewals, r) }}, settings(t, time.Hour, "www"))
+		<-s.Ready()
+		if got := p.shown("www"); got != version(1) {
+			t.Fatal("at first", got)
+		}
+		v.rotate(t, "www", 2)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if got := p.shown("www"); got != version(2) {
+			t.Error("after an hour", got)
+		}
+		if len(renewals) != 2 || renewals[1].Old != "00000000000000000000000000000001" {
+			t.Errorf("renewals: %+v", renewals)
+		}
+	})
+}
+
+func TestUnchangedIsNotPublishedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www"), &shelf{}
+		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Minute, "www"))
+		<-s.Ready()
+		first := len(p.snaps)
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		if len(p.snaps) != first || v.asked["www"] < 24*60 {
+			t.Errorf("%d more publications in %d polls", len(p.snaps)-first, v.asked["www"])
+		}
+	})
+}
+
+func TestOutageKeepsLastGoodAndRecoversByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www", "api"), &shelf{}
+		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Hour, "www", "api"))
+		<-s.Ready()
+		v.set(func() { v.errs["www"] = down })
+		v.rotate(t, "www", 2)
+		v.rotate(t, "api", 2)
+		time.Sleep(72 * time.Hour)
+		synctest.Wait()
+		if p.shown("www") != version(1) || p.shown("api") != version(2) {
+			t.Errorf("in the outage www is at %s and api at %s", p.shown("www"), p.shown("api"))
+		}
+		st := state(s, "www")
+		if st.State != Stale || !errors.Is(st.Err, down) || time.Since(st.LastSuccess) < 71*time.Hour || time.Since(st.LastAttempt) > lastRetry {
+			t.Errorf("in the outage: %+v", st)
+		}
+		v.set(func() { delete(v.errs, "www") })
+		time.Sleep(lastRetry)
+		synctest.Wait()
+		if st := state(s, "www"); st.State != OK || st.Failures != 0 || p.shown("www") != version(2) {
+			t.Errorf("after the outage: %+v, shown %s", st, p.shown("www"))
+		}
+	})
+}
+
+// One vault that hangs must not hold up the polls of the others.
+func TestHangingCertificateHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www", "api"), &shelf{}
+		v.set(func() { v.delay["www"] = 10 * time.Minute })
+		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Minute, "www", "api"))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if p.shown("api") != version(1) {
+			t.Error("the other is not published at once")
+		}
+		v.rotate(t, "api", 2)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if p.shown("api") != version(2) {
+			t.Error("the other is not renewed in time")
+		}
+		if err := s.Refresh(t.Context(), Match("api")); err != nil {
+			t.Error(err)
+		}
+		if state(s, "www").State != Pending {
+			t.Error("www has been tried already: the test shows nothing")
+		}
+	})
+}
+
+func TestGarbageIsParsedOnceAndHealed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www"), &shelf{}
+		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Minute, "www"))
+		<-s.Ready()
+		good := v.secrets["www"]
+		v.set(func() {
+			v.secrets["www"] = &vault.Secret{Version: version(2), ContentType: good.ContentType, Value: vault.NewValue([]byte("garbage")), Enabled: true}
+		})
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		first := state(s, "www").Err
+		if first == nil || p.shown("www") != version(1) {
+			t.Fatalf("error %v, shown %s", first, p.shown("www"))
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if again := state(s, "www").Err; again != first {
+			t.Error("the same value was parsed again")
+		}
+		// The same version with another value: what was read was damaged on its way.
+		v.rotate(t, "www", 2)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if p.shown("www") != version(2) {
+			t.Error("not healed")
+		}
+	})
+}
+
+func TestVaultGoesBackToAnEarlierVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www"), &shelf{}
+		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Minute, "www"))
+		<-s.Ready()
+		first := v.secrets["www"]
+		v.rotate(t, "www", 2)
+		if err := s.Refresh(t.Context(), Match("www")); err != nil {
+			t.Fatal(err)
+		}
+		v.set(func() { v.secrets["www"] = first })
+		if err := s.Refresh(t.Context(), Match("contoso-web.WWW")); err != nil {
+			t.Fatal(err)
+		}
+		if p.shown("www") != version(1) {
+			t.Error("shown", p.shown("www"))
+		}
+	})
+}
+
+func TestServiceIsObeyedWhenItAsksToWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www"), &shelf{}
+		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Hour, "www"))
+		<-s.Ready()
+		v.set(func() { v.errs["www"] = &vault.Error{Kind: vault.KindThrottled, RetryAfter: 3 * time.Hour} })
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if n := v.asked["www"]; n != 2 {
+			t.Errorf("asked %d times, want the first and the one that was throttled", n)
+		}
+	})
+}
+
+func TestPublicationThatFailsIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www"), &shelf{}
+		p.fail(errors.New("no publisher"))
+		var renewals int
+		s := running(t, Options{Vault: v, Publisher: p, Renewed: func(Renewal) { renewals++ }}, settings(t, time.Hour, "www"))
+		<-s.Ready()
+		if s.Report().Publish == nil || renewals != 0 {
+			t.Error("the failure is not reported")
+		}
+		p.fail(nil)
+		time.Sleep(firstRetry)
+		synctest.Wait()
+		if p.shown("www") != version(1) || s.Report().Publish != nil || renewals != 1 {
+			t.Errorf("shown %q, error %v, %d renewals told", p.shown("www"), s.Report().Publish, renewals)
+		}
+	})
+}
+
+func TestChangedSettingsKeepWhatIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www", "api"), &shelf{}
+		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Hour, "www"))
+		<-s.Ready()
+		v.set(func() { v.errs["www"] = down })
+		if err := s.Change(t.Context(), settings(t, time.Hour, "www", "api")); err != nil {
+			t.Fatal(err)
+		}
+		if p.shown("www") != version(1) || p.shown("api") != version(1) || v.asked["www"] != 1 {
+			t.Errorf("www %s (asked %d times), api %s", p.shown("www"), v.asked["www"], p.shown("api"))
+		}
+		if err := s.Change(t.Context(), settings(t, time.Hour, "api")); err != nil {
+			t.Fatal(err)
+		}
+		if p.shown("www") != "" || p.shown("api") != version(1) {
+			t.Errorf("after its removal www is at %q, api at %q", p.shown("www"), p.shown("api"))
+		}
+	})
+}
+
+// A try that began before the wish may have missed what the wish is about.
+func TestRefreshDoesNotTrustATryThatHadBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www"), &shelf{}
+		v.set(func() { v.delay["www"] = time.Minute })
+		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Hour, "www"))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		v.rotate(t, "www", 2) // the try under way has read the first already
+		if err := s.Refresh(t.Context(), Match("www")); err != nil {
+			t.Fatal(err)
+		}
+		if p.shown("www") != version(2) {
+			t.Error("refreshed to", p.shown("www"))
+		}
+	})
+}
