@@ -1,0 +1,468 @@
+package tree
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	mrand "math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"kvfs/acl"
+	"kvfs/certs"
+)
+
+// leaf is one bundle for all tests: what differs are the versions' ids.
+var leaf = sync.OnceValues(func() (*certs.Bundle, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, NotBefore: time.Unix(1_700_000_000, 0), NotAfter: time.Unix(1_800_000_000, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	return certs.Parse("", text)
+})
+
+func newVersion(t testing.TB, n int) *Version {
+	t.Helper()
+	b, err := leaf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Unix(1_700_000_000+int64(n), 0)
+	return NewVersion(certs.Version(fmt.Sprintf("%032x", n)), at, at, b)
+}
+
+func newEntry(store, name string) Entry {
+	return Entry{Certificate: name, URL: "https://contoso-web.vault.azure.net/secrets/" + name, Store: store, Vault: "contoso-web", Name: name, Linked: true}
+}
+
+func build(t testing.TB, spec Spec, versions map[string][]*Version) *Snapshot {
+	t.Helper()
+	s, err := Build(spec, func(key string) []*Version { return versions[key] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, s)
+	return s
+}
+
+// check holds a snapshot against its invariants: whatever is found by name is
+// found by id and the other way round, links lead to files, and bytes belong to
+// ids.
+func check(t testing.TB, s *Snapshot) {
+	t.Helper()
+	count := 0
+	for n := range s.Nodes() {
+		count++
+		if byID, ok := s.Node(n.ID); !ok || byID != n {
+			t.Fatalf("%s is not found by its id", n.Name)
+		}
+		if n.ID == Root {
+			continue
+		}
+		if byName, ok := s.Lookup(n.Parent, n.Name); !ok || byName != n {
+			t.Fatalf("%s is not found by its name", n.Name)
+		}
+		if n.Cookie() < 16 || n.Cookie()>>63 != 0 {
+			t.Fatalf("%s has the cookie %x", n.Name, n.Cookie())
+		}
+		if n.Kind == Link {
+			if target, ok := s.Lookup(n.Parent, n.Target); !ok || target.Kind != File {
+				t.Fatalf("%s leads to %s, which is not there", n.Name, n.Target)
+			}
+		}
+	}
+	if count != s.Len() {
+		t.Fatalf("%d nodes by id, %d by the count", count, s.Len())
+	}
+}
+
+// list is a directory as lines, sorted.
+func list(s *Snapshot, store string) (lines []string) {
+	dir, ok := s.Lookup(Root, StoreDir(store))
+	if !ok {
+		return nil
+	}
+	for n := range s.Entries(dir.ID, 0) {
+		line := fmt.Sprintf("%o %s", n.Mode(), n.Name)
+		if n.Kind == Link {
+			line += " -> " + n.Target
+		}
+		lines = append(lines, line)
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+var both = []Layout{V3, V4}
+
+func TestLayouts(t *testing.T) {
+	v2, v1 := newVersion(t, 2), newVersion(t, 1)
+	const id1, id2 = "00000000000000000000000000000001", "00000000000000000000000000000002"
+	linked, custom, pinned := newEntry("/s", "www"), newEntry("/s", "www"), newEntry("/s", "www")
+	custom.Links = []string{"site"}
+	custom.Grants = acl.NewList([]uint32{33}, nil)
+	pinned.Linked = false
+	for _, c := range []struct {
+		name    string
+		layouts []Layout
+		entry   Entry
+		want    []string
+	}{
+		{"v3", []Layout{V3}, linked, []string{
+			"600 contoso-web.www." + id1, "600 contoso-web.www." + id2, "777 contoso-web.www -> contoso-web.www." + id2,
+		}},
+		{"v3 with a custom link and a list", []Layout{V3}, custom, []string{
+			"640 contoso-web.www." + id1, "640 contoso-web.www." + id2, "777 contoso-web.www -> contoso-web.www." + id2, "777 site -> contoso-web.www." + id2,
+		}},
+		{"v4", []Layout{V4}, linked, []string{
+			"600 contoso-web.www." + id1 + ".keyid.1700000001", "600 contoso-web.www." + id1 + ".pem.1700000001",
+			"600 contoso-web.www." + id2 + ".keyid.1700000002", "600 contoso-web.www." + id2 + ".pem.1700000002",
+			"644 contoso-web.www.luma",
+			"777 contoso-web.www.keyid -> contoso-web.www." + id2 + ".keyid.1700000002", "777 contoso-web.www.pem -> contoso-web.www." + id2 + ".pem.1700000002",
+		}},
+		{"not linked", both, pinned, []string{
+			"600 contoso-web.www." + id1, "600 contoso-web.www." + id1 + ".keyid.1700000001", "600 contoso-web.www." + id1 + ".pem.1700000001",
+			"600 contoso-web.www." + id2, "600 contoso-web.www." + id2 + ".keyid.1700000002", "600 contoso-web.www." + id2 + ".pem.1700000002",
+		}},
+	} {
+		s := build(t, Spec{Entries: []Entry{c.entry}, Layouts: c.layouts}, map[string][]*Version{"www": {v2, v1}})
+		if got := list(s, "/s"); !slices.Equal(got, c.want) {
+			t.Errorf("%s:\n%s\nwant\n%s", c.name, strings.Join(got, "\n"), strings.Join(c.want, "\n"))
+		}
+		for _, n := range c.entry.Names(c.layouts) {
+			if !slices.ContainsFunc(c.want, func(line string) bool { return strings.Contains(line+" ", " "+n.Name+" ") }) {
+				t.Errorf("%s: Names has %s, which is not shown", c.name, n.Name)
+			}
+		}
+	}
+}
+
+func TestStoreOfACertificateWithoutVersionIsEmpty(t *testing.T) {
+	s := build(t, Spec{Entries: []Entry{newEntry("/s", "www")}, Layouts: both}, nil)
+	if _, ok := s.Lookup(Root, StoreDir("/s")); !ok || len(list(s, "/s")) != 0 {
+		t.Error("want an empty directory")
+	}
+}
+
+func TestTwoEntriesOfOneNameClash(t *testing.T) {
+	a, b := newEntry("/s", "www"), newEntry("/s", "api")
+	a.Links, b.Links = []string{"site"}, []string{"site"}
+	_, err := Build(Spec{Entries: []Entry{a, b}, Layouts: both}, func(key string) []*Version { return []*Version{newVersion(t, 1)} })
+	var clash *Clash
+	if !errors.As(err, &clash) || clash.Name != "site" || clash.First != a.URL || clash.Second != b.URL {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestGrantsOfTwoEntriesOfOneCertificateAreUnited(t *testing.T) {
+	a, b := newEntry("/s", "www"), newEntry("/s", "www")
+	a.Grants, b.Grants, b.Links = acl.NewList([]uint32{1}, nil), acl.NewList(nil, []uint32{2}), []string{"site"}
+	s := build(t, Spec{Entries: []Entry{a, b}, Layouts: []Layout{V3}}, map[string][]*Version{"www": {newVersion(t, 1)}})
+	for n := range s.Nodes() {
+		if n.Versioned && !n.ACL.Equal(acl.NewList([]uint32{1}, []uint32{2})) {
+			t.Errorf("%s is for %v, %v", n.Name, n.ACL.Users(), n.ACL.Groups())
+		}
+	}
+}
+
+// Another process that builds the same tree must give out the same ids, and
+// whatever differs in bytes or target must not.
+func TestIdsStandForContent(t *testing.T) {
+	spec := Spec{Entries: []Entry{newEntry("/s", "www")}, Layouts: both}
+	ids := func(s *Snapshot) map[string]ID {
+		m := map[string]ID{}
+		for n := range s.Nodes() {
+			m[n.Name] = n.ID
+		}
+		return m
+	}
+	first := build(t, spec, map[string][]*Version{"www": {newVersion(t, 1)}})
+	again := build(t, spec, map[string][]*Version{"www": {newVersion(t, 1)}})
+	if a, b := ids(first), ids(again); !mapsEqual(a, b) {
+		t.Errorf("%v\n%v", a, b)
+	}
+	spec.Entries[0].Grants = acl.NewList([]uint32{5}, nil)
+	if a, b := ids(first), ids(build(t, spec, map[string][]*Version{"www": {newVersion(t, 1)}})); !mapsEqual(a, b) {
+		t.Error("another access list is another node")
+	}
+	other := newVersion(t, 1)
+	other.combined = newContent([]byte("another rendering"))
+	changed := ids(build(t, spec, map[string][]*Version{"www": {other}}))
+	if name := "contoso-web.www." + string(other.ID); changed[name] == ids(first)[name] {
+		t.Error("other bytes under the same id")
+	}
+	renewed := ids(build(t, spec, map[string][]*Version{"www": {newVersion(t, 2)}}))
+	for _, name := range []string{"contoso-web.www", "contoso-web.www.luma"} {
+		if renewed[name] == ids(first)[name] {
+			t.Errorf("%s has the same id after a renewal", name)
+		}
+	}
+}
+
+func mapsEqual(a, b map[string]ID) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, v := range a {
+		if b[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+func TestPlanOfARenewal(t *testing.T) {
+	e := newEntry("/s", "www")
+	e.Links = []string{"site"}
+	spec := Spec{Entries: []Entry{e}, Layouts: both}
+	v1, v2, v3 := newVersion(t, 1), newVersion(t, 2), newVersion(t, 3)
+	from := build(t, spec, map[string][]*Version{"www": {v2, v1}})
+	to := build(t, spec, map[string][]*Version{"www": {v3, v2}})
+	const old, now = "contoso-web.www.00000000000000000000000000000001", "contoso-web.www.00000000000000000000000000000003"
+	want := []string{
+		"add " + now, "add " + now + ".keyid.1700000003", "add " + now + ".pem.1700000003",
+		"move contoso-web.www", "move contoso-web.www.keyid", "move contoso-web.www.pem", "move site",
+		"replace contoso-web.www.luma",
+		"remove " + old, "remove " + old + ".keyid.1700000001", "remove " + old + ".pem.1700000001",
+	}
+	var got []string
+	for _, c := range Diff(from, to) {
+		got = append(got, c.Op.String()+" "+c.Node().Name)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("plan\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if plan := Diff(to, build(t, spec, map[string][]*Version{"www": {v3, v2}})); plan != nil {
+		t.Errorf("the plan between equal trees is %v", plan)
+	}
+}
+
+func TestPlanOfAChangedAccessList(t *testing.T) {
+	e := newEntry("/s", "www")
+	vs := map[string][]*Version{"www": {newVersion(t, 1)}}
+	from := build(t, Spec{Entries: []Entry{e}, Layouts: both}, vs)
+	e.Grants = acl.NewList([]uint32{33}, nil)
+	to := build(t, Spec{Entries: []Entry{e}, Layouts: both}, vs)
+	plan := Diff(from, to)
+	for _, c := range plan {
+		if c.Op != SetACL || !c.New.ACL.Equal(e.Grants) || !c.Old.ACL.Empty() {
+			t.Errorf("%s %s", c.Op, c.Node().Name)
+		}
+	}
+	if len(plan) != 3 {
+		t.Errorf("%d steps, want one for each file with a key or a chain", len(plan))
+	}
+}
+
+// From any tree to any other, after any prefix of the plan what is there is
+// whole, and a plan that was interrupted is found again.
+func TestPlansLeadFromAnyTreeToAnyOther(t *testing.T) {
+	rng := mrand.New(mrand.NewPCG(1, 2))
+	versions := make([]*Version, 6)
+	for i := range versions {
+		versions[i] = newVersion(t, i+1)
+	}
+	random := func() *Snapshot {
+		spec := Spec{Layouts: [][]Layout{{V3}, {V4}, both}[rng.IntN(3)]}
+		vs := map[string][]*Version{}
+		for _, name := range []string{"www", "api", "mail", "x"} {
+			if rng.IntN(4) == 0 {
+				continue
+			}
+			e := newEntry([]string{"/a", "/b"}[rng.IntN(2)], name)
+			e.Linked = rng.IntN(4) > 0
+			if rng.IntN(2) == 0 {
+				e.Links = []string{"link-of-" + name}
+			}
+			e.Grants = acl.NewList([]uint32{uint32(rng.IntN(3))}, nil)
+			spec.Entries = append(spec.Entries, e)
+			i := rng.IntN(len(versions) - 1)
+			vs[name] = []*Version{versions[i+1], versions[i]}[:1+rng.IntN(2)]
+		}
+		return build(t, spec, vs)
+	}
+	now := random()
+	for range 500 {
+		to := random()
+		plan := Diff(now, to)
+		stop := rng.IntN(len(plan) + 1)
+		for i, c := range plan[:stop] {
+			now = now.Apply(time.Now(), c)
+			if i%3 == 0 { // a step may be repeated
+				now = now.Apply(time.Now(), c)
+			}
+			if c.Op < Remove {
+				check(t, now)
+			}
+		}
+		for _, c := range Diff(now, to) {
+			now = now.Apply(time.Now(), c)
+		}
+		check(t, now)
+		if rest := Diff(now, to); rest != nil {
+			t.Fatalf("left to do after the plan was done: %v", rest)
+		}
+		for _, store := range []string{"/a", "/b"} {
+			if a, b := list(now, store), list(to, store); !slices.Equal(a, b) {
+				t.Fatalf("%v\nwant %v", a, b)
+			}
+		}
+	}
+}
+
+func TestApplyLeavesTheOldSnapshotAlone(t *testing.T) {
+	spec := Spec{Entries: []Entry{newEntry("/s", "www")}, Layouts: both}
+	from := build(t, spec, map[string][]*Version{"www": {newVersion(t, 1)}})
+	to := build(t, spec, map[string][]*Version{"www": {newVersion(t, 2)}})
+	was := list(from, "/s")
+	from.Apply(time.Now(), Diff(from, to)...)
+	if now := list(from, "/s"); !slices.Equal(was, now) {
+		t.Errorf("the old snapshot became %v", now)
+	}
+}
+
+// A listing that is read in parts goes on behind the last cookie, whatever has
+// moved meanwhile.
+func TestListingGoesOnBehindACookie(t *testing.T) {
+	var spec Spec
+	spec.Layouts = both
+	vs := map[string][]*Version{}
+	v := newVersion(t, 1)
+	for i := range 300 {
+		e := newEntry("/s", fmt.Sprint("c", i))
+		spec.Entries = append(spec.Entries, e)
+		vs[e.Certificate] = []*Version{v}
+	}
+	s := build(t, spec, vs)
+	dir, _ := s.Lookup(Root, StoreDir("/s"))
+	seen := map[string]bool{}
+	for after, more := uint64(0), true; more; {
+		more = false
+		part := 0
+		for n := range s.Entries(dir.ID, after) {
+			if seen[n.Name] {
+				t.Fatal("twice:", n.Name)
+			}
+			seen[n.Name], after, more = true, n.Cookie(), true
+			if part++; part == 7 {
+				break
+			}
+		}
+	}
+	if len(seen) != 300*7 {
+		t.Errorf("%d names, want %d", len(seen), 300*7)
+	}
+}
+
+// The index against a map.
+func TestIndexAgreesWithAMap(t *testing.T) {
+	rng := mrand.New(mrand.NewPCG(3, 4))
+	var x index[int]
+	model := map[uint64]int{}
+	var keys []uint64
+	old := x
+	for i := range 20000 {
+		switch {
+		case rng.IntN(3) > 0 || len(keys) == 0:
+			k := rng.Uint64()
+			x, model[k] = x.with(k, i), i
+			keys = append(keys, k)
+		case rng.IntN(2) == 0:
+			k := keys[rng.IntN(len(keys))]
+			x, model[k] = x.with(k, i), i
+		default:
+			k := keys[rng.IntN(len(keys))]
+			x = x.without(k)
+			delete(model, k)
+		}
+		if i == 5000 {
+			old = x
+		}
+	}
+	if x.size != len(model) {
+		t.Fatalf("%d values, want %d", x.size, len(model))
+	}
+	for _, k := range keys {
+		got, ok := x.get(k)
+		want, there := model[k]
+		if ok != there || got != want {
+			t.Fatalf("%x: %d %t, want %d %t", k, got, ok, want, there)
+		}
+	}
+	last, n := uint64(0), 0
+	for i := range x.buckets {
+		for _, it := range x.buckets[i] {
+			if n > 0 && it.key <= last {
+				t.Fatal("not in order")
+			}
+			last = it.key
+			n++
+		}
+	}
+	count := 0
+	for range old.from(0) {
+		count++
+	}
+	if count != old.size {
+		t.Error("an old index changed")
+	}
+}
+
+// Cost of one renewal in a large store, apart from building the snapshot.
+func BenchmarkApplyRenewal(b *testing.B) {
+	for _, certificates := range []int{10, 20000 / 7} {
+		var spec Spec
+		spec.Layouts = both
+		vs := map[string][]*Version{}
+		v1, v2 := newVersion(b, 1), newVersion(b, 2)
+		for i := range certificates {
+			e := newEntry("/s", fmt.Sprint("c", i))
+			spec.Entries = append(spec.Entries, e)
+			vs[e.Certificate] = []*Version{v1}
+		}
+		from, err := Build(spec, func(key string) []*Version { return vs[key] })
+		if err != nil {
+			b.Fatal(err)
+		}
+		vs["c0"] = []*Version{v2, v1}
+		to, err := Build(spec, func(key string) []*Version { return vs[key] })
+		if err != nil {
+			b.Fatal(err)
+		}
+		plan := Diff(from, to)
+		b.Run(fmt.Sprintf("entries=%d/step=build", certificates*7), func(b *testing.B) {
+			for b.Loop() {
+				_, _ = Build(spec, func(key string) []*Version { return vs[key] })
+			}
+		})
+		b.Run(fmt.Sprintf("entries=%d/step=diff", certificates*7), func(b *testing.B) {
+			for b.Loop() {
+				Diff(from, to)
+			}
+		})
+		b.Run(fmt.Sprintf("entries=%d/step=apply", certificates*7), func(b *testing.B) {
+			for b.Loop() {
+				from.Apply(time.Time{}, plan...)
+			}
+		})
+	}
+}
