@@ -36,10 +36,6 @@ type Config struct {
 	// KeepVersions is how many versions of a certificate stay readable, the current one included: at least 1.
 	KeepVersions int
 	Transport    Transport
-	// OnDisabled, OnExpired and OnNotYetValid say what to do with a certificate in that state.
-	OnDisabled    OnDisabled
-	OnExpired     OnExpired
-	OnNotYetValid OnNotYetValid
 }
 
 // Certificate is one entry of observedCertificates.
@@ -77,38 +73,11 @@ type Transport struct {
 	Connect map[string]string
 }
 
-// OnDisabled says what to do when the newest version of a secret was disabled in the vault.
-type OnDisabled string
-
-// OnExpired says what to do with an expired certificate.
-type OnExpired string
-
-// OnNotYetValid says what to do with a certificate whose time has not come.
-type OnNotYetValid string
-
-const (
-	// KeepDisabled goes on serving the last good version. The default.
-	KeepDisabled OnDisabled = "keep"
-	// HideDisabled takes the certificate away, for people who disable in order to revoke.
-	HideDisabled OnDisabled = "hide"
-	// ServeExpired goes on serving it. The default.
-	ServeExpired OnExpired = "serve"
-	// HideExpired takes it away.
-	HideExpired OnExpired = "hide"
-	// HoldNotYetValid moves the links when its time has come. The default.
-	HoldNotYetValid OnNotYetValid = "hold"
-	// LinkNotYetValid moves the links at once.
-	LinkNotYetValid OnNotYetValid = "link"
-)
-
 func defaults() *Config {
 	return &Config{
 		PollingInterval: DefaultPollingInterval,
 		Layouts:         []string{"v3", "v4"},
 		KeepVersions:    DefaultKeepVersions,
-		OnDisabled:      KeepDisabled,
-		OnExpired:       ServeExpired,
-		OnNotYetValid:   HoldNotYetValid,
 	}
 }
 

@@ -13,8 +13,7 @@ func (s *settings) readOwn(n *node) {
 	if !s.isObject(n, keyOwn, "write {...}") {
 		return
 	}
-	o := s.object(n, keyOwn, "layouts", "keepVersions", "transport", "vaultDnsSuffixes", "minPollingIntervalInS",
-		"onDisabled", "onExpired", "onNotYetValid")
+	o := s.object(n, keyOwn, "layouts", "keepVersions", "transport", "vaultDnsSuffixes", "minPollingIntervalInS")
 	defer o.doneStrictly()
 	if n := o.get("layouts"); n != nil {
 		s.layouts(n, o.join("layouts"))
@@ -33,25 +32,10 @@ func (s *settings) readOwn(n *node) {
 	if n := o.get("minPollingIntervalInS"); n != nil {
 		s.lowerFloor(n, o.join("minPollingIntervalInS"))
 	}
-	s.states(o)
 }
 
 // maxKeepVersions keeps a slip of the keyboard from filling the store.
 const maxKeepVersions = 1000
-
-func (s *settings) states(o *object) {
-	choice := func(name, what string, choices ...string) string {
-		if n := o.get(name); n != nil {
-			if c, ok := s.oneOf(n, o.join(name), what, choices...); ok {
-				return c
-			}
-		}
-		return choices[0] // the default
-	}
-	s.config.OnDisabled = OnDisabled(choice("onDisabled", "choice", string(KeepDisabled), string(HideDisabled)))
-	s.config.OnExpired = OnExpired(choice("onExpired", "choice", string(ServeExpired), string(HideExpired)))
-	s.config.OnNotYetValid = OnNotYetValid(choice("onNotYetValid", "choice", string(HoldNotYetValid), string(LinkNotYetValid)))
-}
 
 func (s *settings) layouts(n *node, path string) {
 	items, ok := s.list(n, path, `write ["v3", "v4"]`)

@@ -313,7 +313,7 @@ func (f *FS) detach() error {
 		} else {
 			err = unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		}
-		if err != nil && mountedByKvfs(at) {
+		if err != nil && Visible(at) {
 			errs = append(errs, fmt.Errorf("unmounting %s: %w", at, err))
 		}
 	}

@@ -124,7 +124,7 @@ func mountAt(t testing.TB, store string, s *tree.Snapshot) *FS {
 			t.Error(err)
 		}
 		f.Close()
-		if mountedByKvfs(store) {
+		if Visible(store) {
 			t.Error("a mount is left at", store)
 		}
 	})

@@ -60,7 +60,7 @@ func CheckMountpoint(at string, own ...string) (stale bool, err error) {
 			return refuse("move it, or "+another, "%s lies below the store %s, where the mount would hide it", file, at)
 		}
 	}
-	if mountedByKvfs(real) {
+	if Visible(real) {
 		if alive(real) {
 			return false, &MountpointError{Path: at, Mounted: true, Fact: fmt.Sprintf("kvfs is already mounted at %s", at),
 				Hint: fmt.Sprintf("stop it with: kvfs umount %s", at)}
@@ -150,7 +150,10 @@ func Mounted() ([]MountInfo, error) {
 	return ms, nil
 }
 
-func mountedByKvfs(at string) bool {
+// Visible tells whether a mount of kvfs is at a path, not hidden below another one
+// and not taken away by somebody else. It does not ask the mount itself, so the
+// server may call it.
+func Visible(at string) bool {
 	paths, err := kvfsMounts()
 	return err == nil && slices.Contains(paths, at)
 }
@@ -207,7 +210,7 @@ func alive(at string) bool {
 	}()
 	select {
 	case err := <-answered:
-		return err == nil || errors.Is(err, unix.EACCES)
+		return !errors.Is(err, unix.ENOTCONN)
 	case <-time.After(time.Second):
 		return true
 	}

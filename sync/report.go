@@ -21,6 +21,8 @@ const (
 // Report is what is known at one moment.
 type Report struct {
 	Certificates []Status
+	Versions     int // of all certificates, that are held
+	Bytes        int // of their files
 	// Publish is why the last publication failed, nil if it did not.
 	Publish error
 }
@@ -47,6 +49,10 @@ func (s *Syncer) Report() Report {
 			NextTry: c.next, Failures: c.failures, Err: c.err, Warnings: c.warnings}
 		if len(c.versions) > 0 {
 			st.NotAfter = c.versions[0].NotAfter
+		}
+		for _, v := range c.versions {
+			r.Versions++
+			r.Bytes += v.Size()
 		}
 		r.Certificates = append(r.Certificates, st)
 	}

@@ -506,11 +506,11 @@ func TestEveryFailureOfTheIdentityIsExplained(t *testing.T) {
 		fact, hint string
 	}{
 		"identity not found": {fault: emulator.Fault{Kind: emulator.IdentityNotFound}, select_: byClient, status: 400, code: "invalid_request",
-			fact: "no token for the managed identity client id " + clientID + ": 400 invalid_request Identity not found", hint: assigned},
+			fact: "no token for the managed identity with client id " + clientID + ": 400 invalid_request Identity not found", hint: assigned},
 		"object id as client id": {machine: []emulator.Identity{{ClientID: "x", ObjectID: clientID}}, select_: byClient, status: 400, code: "invalid_request",
-			fact: "no token for the managed identity client id " + clientID + ": 400 invalid_request Identity not found", hint: assigned},
+			fact: "no token for the managed identity with client id " + clientID + ": 400 invalid_request Identity not found", hint: assigned},
 		"resource id of another": {select_: func(id *vault.Identity) { id.ResourceID = resourceID }, status: 400, code: "invalid_request",
-			fact: "no token for the managed identity resource id " + resourceID + ": 400 invalid_request Identity not found",
+			fact: "no token for the managed identity with resource id " + resourceID + ": 400 invalid_request Identity not found",
 			hint: "assign the identity to this machine, and check its id in the settings"},
 		"several": {machine: []emulator.Identity{{ClientID: "a"}, {ClientID: "b"}}, select_: unchanged, status: 400, code: "invalid_request",
 			fact: "no token for the system-assigned managed identity: 400 invalid_request Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request", hint: several},

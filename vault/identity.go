@@ -26,11 +26,11 @@ func (id Identity) String() string {
 	case id.Ambient:
 		return "ambient credentials (environment, az login)"
 	case id.ClientID != "":
-		return "managed identity client id " + id.ClientID
+		return "managed identity with client id " + id.ClientID
 	case id.ObjectID != "":
-		return "managed identity object id " + id.ObjectID
+		return "managed identity with object id " + id.ObjectID
 	case id.ResourceID != "":
-		return "managed identity resource id " + id.ResourceID
+		return "managed identity with resource id " + id.ResourceID
 	}
 	return "system-assigned managed identity"
 }

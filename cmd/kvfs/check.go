@@ -62,7 +62,7 @@ and what to do. No vault is asked.`,
 		Example: `  kvfs check settings.json
   kvfs check --strict settings.json    in a pipeline: a warning is an error
   kvfs check --json settings.json`,
-		Args: cobra.ExactArgs(1),
+		Args: takes(1, 1, "one settings document"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.check(origin{file: args[0], store: store}, strict)
 		},
@@ -98,7 +98,7 @@ func (a *app) check(o origin, strict bool) error {
 		return err
 	}
 	if !result.OK {
-		return invalid(o.name())
+		return o.invalid()
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ then. If nginx is installed, it serves a page with the first certificate. Needs
 nothing but /dev/fuse, and leaves nothing behind when it is interrupted.`,
 		Example: `  kvfs demo
   kvfs demo --certs 10 --rotate 5s`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0, nothing),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, _, done := signals(cmd.Context())
 			defer done()
@@ -150,7 +150,7 @@ func (d *demo) run(ctx context.Context, from origin, rotate time.Duration) (err 
 	}
 	d.app.printProblems(from.name(), problems)
 	if cfg == nil {
-		return invalid(from.name())
+		return from.invalid()
 	}
 	control, err := status.Listen(d.app.socket)
 	if err != nil {

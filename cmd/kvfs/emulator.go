@@ -28,8 +28,11 @@ settings is a document that mounts what it serves. control takes faults and
 rotations; see the documentation of package emulator for its routes.`,
 		Example: `  kvfs emulator --certs 3 --rotate 20s
   kvfs emulator --listen 127.0.0.1:8443 --load ./bundles`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0, nothing),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.certs < 0 || o.rotate < 0 {
+				return usage(cmd, "--certs and --rotate cannot be negative")
+			}
 			ctx, _, done := signals(cmd.Context())
 			defer done()
 			return a.emulate(ctx, o)
@@ -60,7 +63,7 @@ func (a *app) emulate(ctx context.Context, o emulatorOptions) error {
 	}
 	e, err := emulator.New(emulator.Options{Listen: o.listen, Dir: o.dir, Logger: a.logger()})
 	if err != nil {
-		return err
+		return &failure{code: exitFailed, kind: "emulator", fact: err.Error(), hint: "--listen takes ADDRESS:PORT of this machine, such as 127.0.0.1:8443", err: err}
 	}
 	if err := fill(e, o.load, o.certs); err != nil {
 		e.Close()
@@ -84,7 +87,7 @@ func (a *app) emulate(ctx context.Context, o emulatorOptions) error {
 func fill(e *emulator.Emulator, load string, made int) error {
 	if load != "" {
 		if err := e.LoadDir(load); err != nil {
-			return err
+			return &failure{code: exitNotFound, kind: "bundles", fact: err.Error(), hint: "give a directory of PFX (empty password) and PEM files", err: err}
 		}
 	}
 	for i := range made {

@@ -29,7 +29,7 @@ public half are shown.`,
 		Example: `  kvfs inspect bundle.pfx
   az keyvault secret show --vault-name contoso-web --name www | kvfs inspect -
   kvfs inspect https://contoso-web.vault.azure.net/secrets/www`,
-		Args: cobra.ExactArgs(1),
+		Args: takes(1, 1, "one file or URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			given, value, err := a.bundle(cmd.Context(), args[0], o)
 			if err != nil {
@@ -61,7 +61,8 @@ func (a *app) bundle(ctx context.Context, arg string, o origin) (contentType str
 	if arg != "-" {
 		f, err := os.Open(arg)
 		if err != nil {
-			return "", nil, fmt.Errorf("reading the bundle: %w", err)
+			return "", nil, &failure{code: exitNotFound, kind: "not-found", fact: fmt.Sprintf("the bundle cannot be read: %v", err),
+				hint: "give the path of a PFX, a PEM, or a secret as JSON", err: err}
 		}
 		defer f.Close()
 		in = f
@@ -80,7 +81,7 @@ func (a *app) fetch(ctx context.Context, o origin) (contentType string, value []
 	}
 	a.printProblems(o.name(), problems)
 	if cfg == nil {
-		return "", nil, &failure{code: exitUsage, kind: "usage", fact: "the URL is not that of a secret", said: true}
+		return "", nil, o.invalid()
 	}
 	client, err := newVault(cfg, a)
 	if err != nil {

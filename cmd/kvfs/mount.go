@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"syscall"
@@ -34,7 +35,7 @@ who can read.`,
 		Example: `  kvfs mount settings.json
   kvfs mount settings.json --store /etc/tls/kv
   kvfs mount https://contoso-web.vault.azure.net/secrets/www --store ~/certs`,
-		Args: cobra.MinimumNArgs(1),
+		Args: takes(1, math.MaxInt, "a settings document or URLs"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from, err := fromArgs(args)
 			if err != nil {
@@ -64,7 +65,7 @@ func (a *app) mount(ctx context.Context, o origin) error {
 	}
 	a.printProblems(o.name(), problems)
 	if cfg == nil {
-		return invalid(o.name())
+		return o.invalid()
 	}
 	if err := checkRights(cfg); err != nil {
 		return err
@@ -83,9 +84,12 @@ func (a *app) mount(ctx context.Context, o origin) error {
 	return d.serve(ctx, control, reload, func() { a.printServing(cfg, d.syncer.Report()) })
 }
 
-// invalid is the failure of a document whose problems were printed.
-func invalid(name string) error {
-	return &failure{code: exitSettings, kind: "settings", fact: name + " is not valid", said: true}
+// invalid is the failure of settings whose problems were printed.
+func (o origin) invalid() error {
+	if o.file == "" {
+		return &failure{code: exitUsage, kind: "usage", fact: "the URLs are not those of secrets", said: true}
+	}
+	return &failure{code: exitSettings, kind: "settings", fact: o.name() + " is not valid", said: true}
 }
 
 // checkRights says at once what an ordinary user cannot have.
@@ -135,7 +139,7 @@ func (a *app) publisherCommand() *cobra.Command {
 		Use:    "publisher",
 		Short:  "carry out changes below the directory on descriptor 3 (started by kvfs mount)",
 		Hidden: true,
-		Args:   cobra.NoArgs,
+		Args:   takes(0, 0, nothing),
 		RunE: func(*cobra.Command, []string) error {
 			dir := os.NewFile(3, "directory")
 			if fi, err := dir.Stat(); err != nil || !fi.IsDir() {

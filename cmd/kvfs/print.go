@@ -45,7 +45,7 @@ func (a *app) printFailure(f *failure) {
 		return
 	}
 	if a.json {
-		_ = a.printJSON(map[string]any{"error": map[string]string{"kind": f.kind, "message": f.fact, "fact": f.fact, "hint": f.hint}})
+		_ = a.printJSON(map[string]any{"error": map[string]string{"kind": f.kind, "message": f.fact, "hint": f.hint}})
 		return
 	}
 	a.notef("error: %s", f.fact)

@@ -1,27 +1,29 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"kvfs/certs"
 	"kvfs/config"
+	"kvfs/fs"
 	"kvfs/status"
 	kvsync "kvfs/sync"
-	"kvfs/tree"
 )
 
 // Report is the answer to `kvfs status`.
 func (d *daemon) Report() status.Report {
 	synced, served, cfg := d.syncer.Report(), d.fs.Stats(), d.config()
 	r := status.Report{
-		State: overall(synced), Version: version(), Started: d.began.UTC().Truncate(time.Second), Settings: d.origin.file,
+		State: overall(synced), Version: version(), Started: d.began.UTC().Truncate(time.Second), Settings: absolute(d.origin.file),
 		Processes: status.Processes{Server: os.Getpid(), Publisher: served.Publisher},
-		Mounts:    nonNil(d.fs.Mounts()), Requests: served.Requests, Cache: contents(d.fs.Snapshot()),
+		Mounts:    nonNil(d.fs.Mounts()), Requests: served.Requests, Cache: status.Cache{Versions: synced.Versions, Bytes: synced.Bytes},
 		Certificates: []status.Certificate{}, Vaults: []status.Vault{},
 	}
-	if synced.Publish != nil {
-		r.Error = &status.Error{Kind: "publish", Fact: synced.Publish.Error(), Hint: "it is tried again by itself; see the log"}
+	if err := trouble(r.Mounts, synced.Publish); err != nil {
+		r.State, r.Error = status.Degraded, err
 	}
 	for _, c := range synced.Certificates {
 		r.Certificates = append(r.Certificates, certificateStatus(cfg, c))
@@ -51,11 +53,32 @@ func links(cfg *config.Config, src kvsync.Source) []string {
 	return paths
 }
 
+// trouble is what is wrong with the whole rather than with a certificate.
+func trouble(mounts []string, publish error) *status.Error {
+	for _, at := range mounts {
+		if !fs.Visible(at) {
+			return &status.Error{Kind: "unmounted", Fact: fmt.Sprintf("nobody can see %s: somebody else has unmounted it, or mounted over it", at), Hint: "restart kvfs"}
+		}
+	}
+	if publish != nil {
+		return &status.Error{Kind: "publish", Fact: publish.Error(), Hint: "it is tried again by itself; see the log"}
+	}
+	return nil
+}
+
+// absolute is a path that means the same to whoever reads it.
+func absolute(path string) string {
+	if path == "" || path == "-" {
+		return ""
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
 func overall(r kvsync.Report) status.State {
 	state := status.Ready
-	if r.Publish != nil {
-		state = status.Degraded
-	}
 	for _, c := range r.Certificates {
 		switch c.State {
 		case kvsync.Pending:
@@ -65,16 +88,6 @@ func overall(r kvsync.Report) status.State {
 		}
 	}
 	return state
-}
-
-func contents(s *tree.Snapshot) (c status.Cache) {
-	for n := range s.Nodes() {
-		if n.Versioned {
-			c.Versions++
-			c.Bytes += len(n.Content)
-		}
-	}
-	return c
 }
 
 func statusError(err error) *status.Error {

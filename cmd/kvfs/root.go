@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"kvfs/status"
 )
@@ -53,44 +55,93 @@ Exit codes:
   kvfs check settings.json      say what would be served, or what is wrong
   kvfs mount settings.json      serve until SIGTERM
   kvfs status                   say how things are`,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
-		Args:              cobra.NoArgs,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+		CompletionOptions:          cobra.CompletionOptions{HiddenDefaultCmd: false},
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().StringVar(&a.socket, "socket", status.DefaultSocket(), "control socket of the kvfs that is meant")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log what happens in detail (never a secret)")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(helpCommand(root))
 	for _, c := range []func() *cobra.Command{a.demoCommand, a.mountCommand, a.umountCommand, a.statusCommand, a.refreshCommand,
 		a.checkCommand, a.inspectCommand, a.emulatorCommand, a.versionCommand, a.publisherCommand} {
-		root.AddCommand(wrapArgs(c()))
+		root.AddCommand(c())
+	}
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" { // the library shows its help for any word
+			c.RunE = func(cmd *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return usage(cmd, "%q is no shell that is known", args[0])
+				}
+				return cmd.Help()
+			}
+			c.Args = nil
+		}
 	}
 	return root
 }
 
-// wrapArgs makes wrong arguments a usage error, with the command's own usage.
-func wrapArgs(cmd *cobra.Command) *cobra.Command {
-	if check := cmd.Args; check != nil {
-		cmd.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return usage(cmd, err)
-			}
-			return nil
+// takes checks the number of arguments; what says in words what a command takes.
+func takes(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usage(cmd, "%s takes %s; none was given", cmd.CommandPath(), what)
+		case len(args) > most:
+			return usage(cmd, "%s takes %s; found %q", cmd.CommandPath(), what, strings.Join(args, " "))
 		}
+		return nil
 	}
-	return cmd
 }
 
-func usage(cmd *cobra.Command, err error) error {
-	return &failure{code: exitUsage, kind: "usage", fact: lowerFirst(err.Error()), hint: "see " + cmd.CommandPath() + " --help"}
+const nothing = "no arguments"
+
+func usage(cmd *cobra.Command, format string, args ...any) error {
+	return fail(exitUsage, "usage", "see "+cmd.CommandPath()+" --help", format, args...)
 }
 
-func lowerFirst(s string) string {
-	if s == "" {
-		return s
+// flagError puts the errors of the flag library in the words of this program.
+func flagError(cmd *cobra.Command, err error) error {
+	var value *pflag.InvalidValueError
+	if errors.As(err, &value) {
+		want := map[string]string{"int": "whole number", "duration": "time such as 20s"}[value.GetFlag().Value.Type()]
+		return usage(cmd, "--%s: %q is no %s", value.GetFlag().Name, value.GetValue(), want)
 	}
-	return strings.ToLower(s[:1]) + s[1:]
+	return usage(cmd, "%v", err)
+}
+
+// unknownCommand is for a word that is no command.
+func unknownCommand(cmd *cobra.Command, word string) error {
+	f := fail(exitUsage, "usage", "see kvfs --help", "no command is called %q", word)
+	if near := cmd.Root().SuggestionsFor(word); len(near) > 0 {
+		f.hint = fmt.Sprintf("did you mean %s? see kvfs --help", near[0])
+	}
+	return f
+}
+
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "explain a command",
+		Example: "  kvfs help mount",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return unknownCommand(root, strings.Join(args, " "))
+			}
+			cmd.InitDefaultHelpFlag() // as --help would, which names it too
+			return cmd.Help()
+		},
+	}
 }
 
 // jsonFlag adds --json to a command.
@@ -112,9 +163,6 @@ func asFailure(err error) *failure {
 	var f *failure
 	if errors.As(err, &f) {
 		return f
-	}
-	if strings.HasPrefix(err.Error(), "unknown command") { // cobra has no type for it
-		return &failure{code: exitUsage, kind: "usage", fact: strings.SplitN(err.Error(), "\n", 2)[0], hint: "see kvfs --help"}
 	}
 	return explain(err)
 }

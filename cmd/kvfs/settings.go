@@ -47,8 +47,11 @@ func fromArgs(args []string) (origin, error) {
 
 // name of the origin for messages.
 func (o origin) name() string {
-	if o.file == "" {
+	switch o.file {
+	case "":
 		return "the command line"
+	case "-":
+		return "standard input"
 	}
 	return o.file
 }
@@ -72,17 +75,21 @@ func readSettings(file string, stdin io.Reader) ([]byte, error) {
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return nil, &failure{code: exitSettings, kind: "settings", fact: fmt.Sprintf("the settings cannot be read: %v", err),
-				hint: "give the path of a settings document of the Key Vault VM extension", err: err}
+			return nil, unreadable(err)
 		}
 		defer f.Close()
 		in = f
 	}
 	data, err := io.ReadAll(io.LimitReader(in, maxSettings))
 	if err != nil {
-		return nil, fmt.Errorf("reading the settings: %w", err)
+		return nil, unreadable(err)
 	}
 	return data, nil
+}
+
+func unreadable(err error) error {
+	return &failure{code: exitSettings, kind: "settings", fact: fmt.Sprintf("the settings cannot be read: %v", err),
+		hint: "give the path of a settings document of the Key Vault VM extension", err: err}
 }
 
 func (o origin) fromURLs() (*config.Config, config.Problems, error) {

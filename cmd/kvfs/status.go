@@ -20,7 +20,7 @@ expiry, the last try and the last success, and what is wrong with a hint.`,
 		Example: `  kvfs status
   kvfs status --watch
   kvfs status --json | jq .certificates`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0, nothing),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if watch {
 				return a.watchStatus(cmd.Context())

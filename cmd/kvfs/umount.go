@@ -27,7 +27,7 @@ one that serves DIR; a mount that a dead kvfs has left there is taken away too.
 Without DIR and without a running kvfs: all that dead ones have left.`,
 		Example: `  kvfs umount
   kvfs umount /etc/tls/kv`,
-		Args: cobra.MaximumNArgs(1),
+		Args: takes(0, 1, "at most one directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), umountPatience)
 			defer cancel()
@@ -45,6 +45,14 @@ Without DIR and without a running kvfs: all that dead ones have left.`,
 
 // umount ends what serves a directory.
 func (a *app) umount(ctx context.Context, dir string) error {
+	// First whoever runs: a mount of its own may be hidden or gone already.
+	r, err := status.NewClient(a.socket).Report(ctx)
+	if err != nil && !errors.Is(err, status.ErrNotRunning) {
+		return err
+	}
+	if slices.Contains(r.Mounts, dir) {
+		return a.end(ctx, r.Mounts)
+	}
 	mounts, err := fs.Mounted()
 	if err != nil {
 		return err
@@ -56,14 +64,7 @@ func (a *app) umount(ctx context.Context, dir string) error {
 	if !mounts[i].Alive {
 		return a.recover(dir)
 	}
-	r, err := status.NewClient(a.socket).Report(ctx)
-	if err != nil && !errors.Is(err, status.ErrNotRunning) {
-		return err
-	}
-	if err != nil || !slices.Contains(r.Mounts, dir) {
-		return fail(exitMount, "not-mounted", "name its control socket with --socket", "%s is served by a kvfs that does not answer at %s", dir, a.socket)
-	}
-	return a.end(ctx, r.Mounts)
+	return fail(exitMount, "not-mounted", "name its control socket with --socket", "%s is served by a kvfs that does not answer at %s", dir, a.socket)
 }
 
 func (a *app) umountAll(ctx context.Context) error {

@@ -26,7 +26,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Use:     "version",
 		Short:   "print the version",
 		Example: "  kvfs version",
-		Args:    cobra.NoArgs,
+		Args:    takes(0, 0, nothing),
 		RunE: func(*cobra.Command, []string) error {
 			return a.printVersion(version(), runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH)
 		},
