@@ -248,3 +248,18 @@ func TestNothingIsWritable(t *testing.T) {
 		f.Close()
 	}
 }
+
+func TestMountTakenAwayByHandIsReported(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"})
+	s.mount()
+	if err := syscall.Unmount(s.store, syscall.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	r := s.report()
+	if r.State != "degraded" || r.Error == nil || r.Error.Kind != "unmounted" || !strings.Contains(r.Error.Fact, s.store) {
+		t.Errorf("%s %+v", r.State, r.Error)
+	}
+	s.must("umount", s.store)
+	s.ended()
+}
