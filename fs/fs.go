@@ -238,6 +238,13 @@ func (f *FS) publish(ctx context.Context, s *tree.Snapshot) error {
 	plan := tree.Diff(f.view.cur.Load(), s)
 	steps := f.view.begin(plan, time.Now())
 	defer f.view.end()
+	for _, dir := range silent(plan) {
+		for _, c := range f.conns {
+			if err := c.server.invalidate(dir); err != nil {
+				return err
+			}
+		}
+	}
 	for _, c := range f.conns {
 		var mine []step
 		for _, change := range steps {

@@ -269,3 +269,36 @@ func TestDeadPublisherIsReplaced(t *testing.T) {
 		t.Error("link is", target)
 	}
 }
+
+// What appears without a link that moves, as a version that is pinned, must be in
+// a listing that the kernel has cached.
+func TestListingShowsWhatAppears(t *testing.T) {
+	v1, v2 := newVersion(t, 1), newVersion(t, 2)
+	build := func(store string, pinned ...*tree.Version) *tree.Snapshot {
+		entry := tree.Entry{Certificate: "www", Store: store, Vault: "contoso-web", Name: "www", Linked: true}
+		old := entry
+		old.Certificate, old.Linked = "old", false
+		s, err := tree.Build(tree.Spec{Layouts: []tree.Layout{tree.V3}, Entries: []tree.Entry{entry, old}}, func(key string) []*tree.Version {
+			if key == "old" {
+				return pinned
+			}
+			return []*tree.Version{v2}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	f, store := mounted(t, func(store string) *tree.Snapshot { return build(store) })
+	for range 3 {
+		if n := len(names(t, store)); n != 2 {
+			t.Fatalf("%d names at first", n)
+		}
+	}
+	if err := f.Publish(t.Context(), build(store, v1)); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, store); len(got) != 3 {
+		t.Errorf("after a file has appeared: %v", got)
+	}
+}
