@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 	build := exec.Command("go", "build", "-race", "-o", kvfsPath, "kvfs/cmd/kvfs")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
+		os.RemoveAll(dir)
 		fmt.Fprintln(os.Stderr, "building kvfs:", err)
 		os.Exit(1)
 	}
