@@ -24,8 +24,8 @@ func (s *server) invalidate(dir tree.ID) error {
 	b = binary.LittleEndian.AppendUint32(b, notifyInvalInode)
 	b = binary.LittleEndian.AppendUint64(b, 0) // no request's number: a notification
 	b = binary.LittleEndian.AppendUint64(b, uint64(dir))
-	b = binary.LittleEndian.AppendUint64(b, 0) // from the first byte
-	b = binary.LittleEndian.AppendUint64(b, 0) // to the last
+	b = binary.LittleEndian.AppendUint64(b, 0)                                      // from the first byte
+	b = binary.LittleEndian.AppendUint64(b, 0)                                      // to the last
 	if _, err := unix.Write(s.dev, b); err != nil && !errors.Is(err, unix.ENOENT) { // ENOENT: nothing is cached
 		return fmt.Errorf("invalidating a directory: %w", err)
 	}
