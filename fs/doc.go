@@ -37,6 +37,9 @@
 //     root and also after somebody remounts the bind writable.
 //   - GETXATTR is never answered ENOSYS: the kernel would stop asking for access
 //     lists and the mode bits alone would decide.
+//   - The process that serves opens no file of its own mounts: a system call that
+//     waits for us may keep the processor that we need (Go's runtime does so when
+//     it opens a file).
 //   - The publisher never holds /dev/fuse: a thread that waits for the answer to
 //     RENAME cannot be killed and would keep the connection open.
 //
