@@ -38,6 +38,8 @@ type certificate struct {
 	err                            error
 	wanted                         bool // to be tried now, whatever the schedule says
 
+	shown certs.Version // of which the readers have the links
+
 	bad    digest // of a value that could not be read
 	badErr error
 }
@@ -49,8 +51,21 @@ func digestOf(s *vault.Secret) digest {
 	return sha256.Sum256(append([]byte(s.ContentType+"\x00"), s.Value.Reveal()...))
 }
 
-// outcome of one try. It is made without looking at the certificate's state, so
-// that tries can run side by side.
+// attempt is what a try needs of a certificate, copied before it begins: the
+// certificate may change while it is under way.
+type attempt struct {
+	cert     *certificate
+	source   Source
+	versions []*tree.Version // that need no reading
+	bad      digest
+	badErr   error
+}
+
+func (c *certificate) attempt() attempt {
+	return attempt{cert: c, source: c.source, versions: c.versions, bad: c.bad, badErr: c.badErr}
+}
+
+// outcome of one try.
 type outcome struct {
 	cert    *certificate
 	started time.Time
@@ -60,19 +75,18 @@ type outcome struct {
 	err     error
 }
 
-// try fetches a certificate and reads it if its version is new. known are the
-// versions that need no reading.
-func try(ctx context.Context, v Vault, c *certificate) outcome {
-	o := outcome{cert: c, started: time.Now()}
-	o.secret, o.err = v.Get(ctx, c.source.Identity, c.source.Ref)
+// try fetches a certificate and reads it if its version is new.
+func (a attempt) try(ctx context.Context, v Vault) outcome {
+	o := outcome{cert: a.cert, started: time.Now()}
+	o.secret, o.err = v.Get(ctx, a.source.Identity, a.source.Ref)
 	if o.err != nil {
 		return o
 	}
 	id := certs.Version(o.secret.Version)
 	switch {
-	case slices.ContainsFunc(c.versions, func(v *tree.Version) bool { return v.ID == id }):
-	case c.badErr != nil && c.bad == digestOf(o.secret):
-		o.err = c.badErr
+	case slices.ContainsFunc(a.versions, func(v *tree.Version) bool { return v.ID == id }):
+	case a.badErr != nil && a.bad == digestOf(o.secret):
+		o.err = a.badErr
 	default:
 		o.bundle, o.err = certs.Parse(o.secret.ContentType, o.secret.Value.Reveal())
 		if o.err == nil {
@@ -110,6 +124,10 @@ func (c *certificate) adopt(o outcome, keep int) (changed bool) {
 		return false
 	}
 	v := o.version
+	if i := slices.IndexFunc(c.versions, func(v *tree.Version) bool { return v.ID == id }); v == nil && i < 0 {
+		c.wanted = true // it was known when the try began and is not any more: read it
+		return false
+	}
 	if i := slices.IndexFunc(c.versions, func(v *tree.Version) bool { return v.ID == id }); i >= 0 {
 		v = c.versions[i]
 		c.versions = slices.Delete(slices.Clone(c.versions), i, i+1)

@@ -31,7 +31,7 @@ type Report struct {
 type Status struct {
 	Source                            Source
 	State                             State
-	Version                           certs.Version // the newest that is served
+	Version                           certs.Version // that the links lead to
 	NotAfter                          time.Time
 	LastAttempt, LastSuccess, NextTry time.Time
 	Failures                          int // since the last success
@@ -45,12 +45,12 @@ func (s *Syncer) Report() Report {
 	defer s.mu.Unlock()
 	r := Report{Publish: s.publishErr}
 	for _, c := range s.certs {
-		st := Status{Source: c.source, State: c.state(), Version: c.current(), LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess,
+		st := Status{Source: c.source, State: c.state(), Version: c.shown, LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess,
 			NextTry: c.next, Failures: c.failures, Err: c.err, Warnings: c.warnings}
-		if len(c.versions) > 0 {
-			st.NotAfter = c.versions[0].NotAfter
-		}
 		for _, v := range c.versions {
+			if v.ID == c.shown {
+				st.NotAfter = v.NotAfter
+			}
 			r.Versions++
 			r.Bytes += v.Size()
 		}
@@ -65,7 +65,7 @@ func (c *certificate) state() State {
 		return Pending
 	case c.err == nil:
 		return OK
-	case len(c.versions) > 0:
+	case c.shown != "":
 		return Stale
 	}
 	return Missing

@@ -2,6 +2,7 @@ package sync
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -107,7 +108,7 @@ func (s *Syncer) Ready() <-chan struct{} { return s.ready }
 // Certificates are tried side by side and each by its own schedule, so that one
 // whose vault hangs holds up no other.
 func (s *Syncer) Run(ctx context.Context) error {
-	r := runner{Syncer: s, outcomes: make(chan outcome, concurrency), flying: map[*certificate]bool{}}
+	r := runner{Syncer: s, outcomes: make(chan outcome, concurrency), flying: map[*certificate]bool{}, silent: map[string]bool{}}
 	first := &wish{done: s.ready}
 	r.grant(first)
 	for ctx.Err() == nil {
@@ -135,6 +136,8 @@ type runner struct {
 	flying   map[*certificate]bool // being tried; at most as many as outcomes has room for
 	outcomes chan outcome
 	waiting  []*wish
+	silent   map[string]bool // hosts that did not answer the last try
+	asked    time.Time       // when the settings were last asked how things are shown
 }
 
 // grant takes a wish up.
@@ -165,27 +168,55 @@ func (r *runner) due(c *certificate, now time.Time) bool {
 	return !r.flying[c] && (c.wanted || !c.next.After(now))
 }
 
-// launch tries what is due, as much as there is room for.
+// launch tries what is due, the longest due first and as much as there is room
+// for. A vault that does not answer gets little room: its certificates would take
+// it all, and with it the time of those whose vaults do.
 func (r *runner) launch(ctx context.Context) {
-	asked := false
-	for _, c := range r.certificates() {
+	now := time.Now()
+	due := slices.DeleteFunc(slices.Clone(r.certificates()), func(c *certificate) bool { return !r.due(c, now) })
+	if len(due) == 0 {
+		return
+	}
+	slices.SortStableFunc(due, func(a, b *certificate) int { return a.next.Compare(b.next) })
+	if now.Sub(r.asked) >= respecInterval { // users that did not exist may exist now
+		r.respec()
+	}
+	perVault := map[string]int{}
+	for c := range r.flying {
+		perVault[c.source.Ref.Host()]++
+	}
+	for _, c := range due {
+		host := c.source.Ref.Host()
 		if len(r.flying) == cap(r.outcomes) {
 			return
 		}
-		if !r.due(c, time.Now()) {
+		if r.silent[host] && perVault[host] >= silentRoom {
 			continue
 		}
-		if !asked { // users that did not exist may exist now
-			r.respec()
-			asked = true
-		}
+		perVault[host]++
 		c.wanted = false
 		r.flying[c] = true
+		a := c.attempt()
 		r.tries.Go(func() error {
-			r.outcomes <- try(ctx, r.opts.Vault, c)
+			r.outcomes <- a.try(ctx, r.opts.Vault)
 			return nil
 		})
 	}
+}
+
+const (
+	// silentRoom is how many tries a vault gets side by side that did not answer
+	// the last one.
+	silentRoom = 4
+	// respecInterval bounds how often the settings are asked how things are shown,
+	// which looks up users.
+	respecInterval = time.Second
+)
+
+// answered tells whether an outcome shows that the vault is there.
+func (o outcome) answered() bool {
+	var ve *vault.Error
+	return !errors.As(o.err, &ve) || ve.Kind != vault.KindTimeout && ve.Kind != vault.KindUnreachable
 }
 
 func (r *runner) certificates() []*certificate {
@@ -198,6 +229,7 @@ func (r *runner) certificates() []*certificate {
 func (r *runner) land(ctx context.Context, o outcome) {
 	for more := true; more; {
 		delete(r.flying, o.cert)
+		r.silent[o.cert.source.Ref.Host()] = !o.answered()
 		r.record(ctx, o)
 		for _, w := range r.waiting {
 			if !o.cert.wanted { // a try that had begun before the wish does not fulfil it
@@ -235,9 +267,17 @@ func (s *Syncer) Refresh(ctx context.Context, only func(Source) bool) error {
 }
 
 // Change makes other settings current. Certificates that are in both keep what
-// is known of them; new ones are fetched. It returns when that is published.
+// is known of them; new ones are fetched first, then all is published at once. It
+// returns when that is done; an error from then on is that of the publication,
+// which is tried again by itself.
 func (s *Syncer) Change(ctx context.Context, settings Settings) error {
-	return s.ask(ctx, &wish{settings: &settings, done: make(chan struct{})})
+	if err := s.ask(ctx, &wish{settings: &settings, done: make(chan struct{})}); err != nil {
+		return err
+	}
+	if err := s.Report().Publish; err != nil {
+		return fmt.Errorf("publishing: %w", err)
+	}
+	return nil
 }
 
 func (s *Syncer) ask(ctx context.Context, w *wish) error {
@@ -261,9 +301,9 @@ func (s *Syncer) configure(settings Settings) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known := map[string]*certificate{}
+	known, sameSecret := map[string]*certificate{}, map[string]*certificate{}
 	for _, c := range s.certs {
-		known[c.source.Key()] = c
+		known[c.source.Key()], sameSecret[c.source.Ref.Key()] = c, c
 	}
 	var certs []*certificate
 	taken := map[string]bool{}
@@ -275,6 +315,9 @@ func (s *Syncer) configure(settings Settings) {
 		c := known[src.Key()]
 		if c == nil {
 			c = &certificate{source: src}
+			if old := sameSecret[src.Ref.Key()]; old != nil { // asked for by another identity
+				c.versions, c.warnings, c.lastSuccess, c.shown = old.versions, old.warnings, old.lastSuccess, old.shown
+			}
 		}
 		c.trim(settings.Keep)
 		if limit := time.Now().Add(settings.Interval); c.next.After(limit) {
@@ -292,6 +335,9 @@ func (s *Syncer) record(ctx context.Context, o outcome) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !slices.Contains(s.certs, o.cert) {
+		return // the settings have it no more
+	}
 	c, old, before := o.cert, o.cert.current(), o.cert.err
 	if c.record(o, time.Now(), s.settings.Interval, s.settings.Keep) {
 		s.dirty = true
@@ -319,15 +365,16 @@ func (s *Syncer) report(c *certificate, before error) {
 }
 
 // respec asks how the certificates are to be shown.
-func (s *Syncer) respec() {
-	s.mu.Lock()
-	ask := s.settings.Spec
-	s.mu.Unlock()
+func (r *runner) respec() {
+	r.asked = time.Now()
+	r.mu.Lock()
+	ask := r.settings.Spec
+	r.mu.Unlock()
 	spec := ask() // looks up users, which may take a while
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !reflect.DeepEqual(spec, s.spec) {
-		s.spec, s.dirty = spec, true
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !reflect.DeepEqual(spec, r.spec) {
+		r.spec, r.dirty = spec, true
 	}
 }
 
@@ -338,12 +385,18 @@ func (s *Syncer) respec() {
 func (r *runner) commit(ctx context.Context) {
 	r.mu.Lock()
 	idle, now := len(r.flying) == 0, time.Now()
-	wait := !r.dirty || ctx.Err() != nil || r.publishAt.After(now) && (r.publishErr != nil || !idle && !r.anyFulfilled())
+	wait := !r.dirty || ctx.Err() != nil || r.changing() || r.publishAt.After(now) && (r.publishErr != nil || !idle && !r.anyFulfilled())
 	r.mu.Unlock()
 	if !wait {
 		r.publish(ctx)
 	}
 	r.settle()
+}
+
+// changing tells whether new settings wait for certificates that are not here
+// yet: new before old.
+func (r *runner) changing() bool {
+	return slices.ContainsFunc(r.waiting, func(w *wish) bool { return w.settings != nil && len(w.left) > 0 })
 }
 
 // anyFulfilled tells whether a wish waits for nothing but its publication.
@@ -371,8 +424,8 @@ func (r *runner) settle() {
 
 func (s *Syncer) publish(ctx context.Context) {
 	s.mu.Lock()
-	spec, renewals, versions := s.spec, s.renewals, map[string][]*tree.Version{}
-	for _, c := range s.certs {
+	spec, renewals, certs, versions := s.spec, s.renewals, s.certs, map[string][]*tree.Version{}
+	for _, c := range certs {
 		versions[c.source.Key()] = c.versions
 	}
 	s.renewals = nil
@@ -389,6 +442,10 @@ func (s *Syncer) publish(ctx context.Context) {
 	s.publishErr, s.dirty, s.publishAt = err, err != nil, now.Add(10*now.Sub(began))
 	if err != nil {
 		s.renewals, s.publishAt = append(renewals, s.renewals...), now.Add(firstRetry)
+	} else {
+		for _, c := range certs {
+			c.shown = c.current()
+		}
 	}
 	s.mu.Unlock()
 	if err != nil {
