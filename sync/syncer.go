@@ -138,6 +138,7 @@ type runner struct {
 	waiting  []*wish
 	silent   map[string]bool // hosts that did not answer the last try
 	asked    time.Time       // when the settings were last asked how things are shown
+	looked   time.Time       // when launch last looked for what is due
 }
 
 // grant takes a wish up.
@@ -173,6 +174,7 @@ func (r *runner) due(c *certificate, now time.Time) bool {
 // it all, and with it the time of those whose vaults do.
 func (r *runner) launch(ctx context.Context) {
 	now := time.Now()
+	r.looked = now
 	due := slices.DeleteFunc(slices.Clone(r.certificates()), func(c *certificate) bool { return !r.due(c, now) })
 	if len(due) == 0 {
 		return
@@ -244,17 +246,18 @@ func (r *runner) land(ctx context.Context, o outcome) {
 	}
 }
 
-// wake is when there is something to do next that nobody announces.
+// wake is when there is something to do next that nobody announces. What was due
+// when launch looked and is not flying waits for room, and so for an outcome.
 func (r *runner) wake() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	at := time.Now().Add(time.Hour)
 	for _, c := range r.certs {
-		if !r.flying[c] && c.next.Before(at) && len(r.flying) < cap(r.outcomes) {
+		if !r.flying[c] && c.next.After(r.looked) && c.next.Before(at) {
 			at = c.next
 		}
 	}
-	if r.dirty && r.publishAt.Before(at) {
+	if r.dirty && !r.changing() && r.publishAt.Before(at) {
 		at = r.publishAt
 	}
 	return at

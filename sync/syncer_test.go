@@ -388,3 +388,115 @@ func TestRefreshDoesNotTrustATryThatHadBegun(t *testing.T) {
 		}
 	})
 }
+
+// Another identity in the settings is no reason to take away what was fetched by
+// the one before.
+func TestChangedIdentityKeepsLastGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www"), &shelf{}
+		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Hour, "www"))
+		<-s.Ready()
+		changed := settings(t, time.Hour, "www")
+		changed.Sources[0].Identity.ClientID = "another"
+		spec := changed.Spec()
+		spec.Entries[0].Certificate = changed.Sources[0].Key()
+		v.set(func() { v.errs["www"] = down; v.delay["www"] = 5 * time.Second })
+		go func() {
+			time.Sleep(time.Second) // while the first try of the new identity is under way
+			if p.shown("www") != version(1) {
+				t.Error("taken away before the new identity was tried")
+			}
+		}()
+		if err := s.Change(t.Context(), changed); err != nil {
+			t.Fatal(err)
+		}
+		if p.shown("www") != version(1) {
+			t.Error("taken away because the new identity may not read")
+		}
+		if st := state(s, "www"); st.State != Stale {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// A certificate that moves to another URL is published at its new one before it
+// is taken away: both at once.
+func TestNewCertificatesOfChangedSettingsComeFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www", "api"), &shelf{}
+		v.set(func() { v.delay["api"] = 5 * time.Second })
+		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Hour, "www"))
+		<-s.Ready()
+		done := make(chan error, 1)
+		go func() { done <- s.Change(t.Context(), settings(t, time.Hour, "api")) }()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if p.shown("www") != version(1) {
+			t.Error("the old one is gone before the new one is here")
+		}
+		if err := <-done; err != nil || p.shown("www") != "" || p.shown("api") != version(1) {
+			t.Errorf("%v; www at %q, api at %q", err, p.shown("www"), p.shown("api"))
+		}
+	})
+}
+
+// A vault that answers nothing must not take the time of the others, however
+// many certificates it has.
+func TestDeadVaultLeavesRoomForTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const dead = 400
+		v, p := newFakeVault(t, "good"), &shelf{}
+		all := settings(t, time.Minute)
+		for i := range dead {
+			name := fmt.Sprint("dead", i)
+			ref, _, err := vault.ParseRef("https://dead-vault.vault.azure.net/secrets/" + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Sources = append(all.Sources, Source{Ref: ref})
+			v.set(func() { v.errs[name] = &vault.Error{Kind: vault.KindTimeout}; v.delay[name] = 15 * time.Second })
+		}
+		all.Sources = append(all.Sources, source(t, "good"))
+		running(t, Options{Vault: v, Publisher: p}, all)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := v.asked["good"]; n < 50 {
+			t.Errorf("the vault that answers was asked %d times in an hour of one-minute polls", n)
+		}
+		for i := range dead {
+			if name := fmt.Sprint("dead", i); v.asked[name] == 0 {
+				t.Errorf("%s was never asked", name)
+			}
+		}
+	})
+}
+
+func TestFewerVersionsDuringATryThatKnewMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www"), &shelf{}
+		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Hour, "www"))
+		<-s.Ready()
+		first := v.secrets["www"]
+		v.rotate(t, "www", 2)
+		if err := s.Refresh(t.Context(), Match("www")); err != nil {
+			t.Fatal(err)
+		}
+		v.set(func() { v.secrets["www"] = first; v.delay["www"] = time.Second })
+		refreshed := make(chan error, 1)
+		go func() { refreshed <- s.Refresh(t.Context(), Match("www")) }()
+		synctest.Wait() // the try is under way and knows version 1
+		fewer := settings(t, time.Hour, "www")
+		fewer.Keep = 1
+		if err := s.Change(t.Context(), fewer); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-refreshed; err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if p.shown("www") != version(1) {
+			t.Error("shown", p.shown("www"))
+		}
+	})
+}
