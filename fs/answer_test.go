@@ -48,6 +48,24 @@ func zeros(n int) string { return string(make([]byte, n)) }
 func TestEveryChangeOfAStrangerIsRefused(t *testing.T) {
 	s, store, file := answering(t)
 	temp := tempName(file.ID)
+	planned := plannedRequests(t, s, store, 1)
+	was := s.handler.view.cur.Load()
+	for name, req := range planned {
+		if got := errnoOf(s.answer(req, make([]byte, replySize))); got != syscall.EROFS {
+			t.Errorf("%s, as in the plan, from a stranger: %v, want EROFS", name, got)
+		}
+	}
+	if s.handler.view.cur.Load() != was {
+		t.Error("a stranger has published")
+	}
+	for _, name := range []string{"symlink", "rename"} { // and so it was not the requests that were wrong
+		req := bytes.Clone(planned[name])
+		binary.LittleEndian.PutUint32(req[32:], publisherThread)
+		if got := errnoOf(s.answer(req, make([]byte, replySize))); got != 0 {
+			t.Errorf("%s from the publisher: %v", name, got)
+		}
+	}
+	s.handler.view.end()
 	for name, req := range map[string][]byte{
 		"setattr":   request(opSetattr, file.ID, publisherThread, zeros(88)),
 		"mkdir":     request(opMkdir, store.ID, publisherThread, zeros(8)+"d\x00"),
@@ -74,6 +92,35 @@ func TestEveryChangeOfAStrangerIsRefused(t *testing.T) {
 			t.Errorf("%s: %v, want EROFS", name, got)
 		}
 	}
+}
+
+// plannedRequests begins the plan of a renewal with another access list and makes
+// the requests that carry it out, as from a thread.
+func plannedRequests(t testing.TB, s *server, store *tree.Node, thread uint32) map[string][]byte {
+	t.Helper()
+	v := s.handler.view
+	next := site(t, "/store", acl.NewList([]uint32{34}, nil), newVersion(t, 2), newVersion(t, 1))
+	reqs := map[string][]byte{}
+	for _, c := range v.begin(tree.Diff(v.cur.Load(), next), time.Now()) {
+		n := c.Node()
+		temp := tempName(n.ID)
+		switch {
+		case n.Name == "site":
+			reqs["symlink"] = request(opSymlink, store.ID, thread, temp+"\x00"+n.Target+"\x00")
+			reqs["rename"] = request(opRename, store.ID, thread, idBody(store.ID)+temp+"\x00site\x00")
+		case c.Op == tree.Replace:
+			mode := string(binary.LittleEndian.AppendUint32(nil, syscall.S_IFREG|0o644))
+			reqs["mknod"] = request(opMknod, store.ID, thread, mode+zeros(12)+temp+"\x00")
+		case c.Op == tree.SetACL:
+			value := n.XAttr()
+			size := string(binary.LittleEndian.AppendUint32(nil, uint32(len(value))))
+			reqs["setxattr"] = request(opSetxattr, n.ID, thread, size+zeros(4)+acl.XAttrName+"\x00"+string(value))
+		}
+	}
+	if len(reqs) != 4 {
+		t.Fatalf("the plan has only %d of the requests", len(reqs))
+	}
+	return reqs
 }
 
 func TestUnknownNodeIsStale(t *testing.T) {
@@ -208,6 +255,10 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(request(28, store.ID, 1, zeros(8)+"\xff\xff\xff\xff\xff\xff\xff\xff\x00\x10"+zeros(22)))
 	f.Add(request(opInit, 0, 1, "\x07\x00\x00\x00\x2d"+zeros(59)))
 	f.Add(request(opBatchForget, 0, 1, "\x01"+zeros(31)))
+	const stranger = 1 // a plan is under way, and others guess at it
+	for _, req := range plannedRequests(f, s, store, stranger) {
+		f.Add(req)
+	}
 	out := make([]byte, replySize)
 	was := s.handler.view.cur.Load()
 	f.Fuzz(func(t *testing.T, req []byte) {
@@ -215,6 +266,9 @@ func FuzzAnswer(f *testing.F) {
 			return
 		}
 		binary.LittleEndian.PutUint32(req, uint32(len(req))) // as read(2) guarantees
+		if binary.LittleEndian.Uint32(req[32:]) == publisherThread {
+			binary.LittleEndian.PutUint32(req[32:], stranger)
+		}
 		reply := s.answer(req, out)
 		if n := s.panics.Load(); n > 0 {
 			t.Fatal("panic")

@@ -47,8 +47,8 @@
 //
 // Linux 5.12 or later. Since OPEN is answered ENOSYS, nobody is told who opens
 // what. The descriptor of the connection dies with the process. A file that was
-// removed stays readable for those who have it open while it is among the last
-// ones removed (see Options.Retired). A program that asks whether the file is a
+// removed, its key included, stays in memory and readable for those who have it
+// open, while it is among the last ones removed (see Options.Retired). A program that asks whether the file is a
 // terminal, as the read of a shell does, costs a request (IOCTL) each time: the
 // kernel knows no way to refuse those for good. fusermount3 mounts are for their user
 // alone; access lists have no effect there.

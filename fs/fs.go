@@ -88,6 +88,7 @@ func (f *FS) Open() (err error) {
 	defer f.publishing.Unlock()
 	defer func() {
 		if err != nil {
+			err = errors.Join(err, f.detach()) // what fusermount3 made is visible already
 			f.closeConns()
 		}
 	}()
@@ -99,13 +100,13 @@ func (f *FS) Open() (err error) {
 		f.add(&conn{super: super, root: tree.Root})
 	} else {
 		for _, at := range f.opts.Stores {
-			dev, err := fusermount(at)
-			if err != nil {
-				return fmt.Errorf("mounting at %s: %w", at, err)
-			}
 			n, ok := f.view.cur.Load().Lookup(tree.Root, tree.StoreDir(at))
 			if !ok {
 				return fmt.Errorf("no snapshot with the store %s was published", at)
+			}
+			dev, err := fusermount(at)
+			if err != nil {
+				return fmt.Errorf("mounting at %s: %w", at, err)
 			}
 			f.add(&conn{super: &superblock{dev: dev, mount: -1}, root: n.ID, at: at})
 			f.setAttached(append(f.attached, at))
@@ -130,7 +131,7 @@ func (f *FS) setAttached(paths []string) {
 }
 
 // Serve answers the kernel until ctx ends, finishing the requests it has. It
-// returns early if the file system is taken away by somebody else.
+// returns early when every connection was taken away by somebody else.
 func (f *FS) Serve(ctx context.Context) error {
 	var g errgroup.Group
 	for _, c := range f.conns {
@@ -150,6 +151,9 @@ func (f *FS) Attach() (err error) {
 		}
 	}()
 	for _, c := range f.conns {
+		if c.pub != nil { // Publish was faster
+			continue
+		}
 		if err := f.startPublisher(c); err != nil {
 			return err
 		}
@@ -226,9 +230,9 @@ func (f *FS) Publish(ctx context.Context, s *tree.Snapshot) error {
 		if err = f.publish(ctx, s); !errors.Is(err, errPublisherDied) {
 			return err
 		}
-		f.log.Warn("the publisher process died and is replaced", "err", err)
-		if err := f.restartPublishers(); err != nil {
-			return err
+		f.log.Warn("a publisher process is missing and is started", "err", err)
+		if startErr := f.restartPublishers(); startErr != nil {
+			err = errors.Join(err, startErr)
 		}
 	}
 	return err
@@ -238,14 +242,14 @@ func (f *FS) publish(ctx context.Context, s *tree.Snapshot) error {
 	plan := tree.Diff(f.view.cur.Load(), s)
 	steps := f.view.begin(plan, time.Now())
 	defer f.view.end()
-	for _, dir := range silent(plan) {
-		for _, c := range f.conns {
-			if err := c.server.invalidate(dir); err != nil {
-				return err
-			}
-		}
-	}
+	// One connection that somebody has taken away must not keep the others from
+	// their renewals.
+	var errs []error
 	for _, c := range f.conns {
+		if err := f.tellKernel(c, plan); err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		var mine []step
 		for _, change := range steps {
 			if dir, ok := c.path(s, f.view, change.Node().Parent); ok {
@@ -255,14 +259,34 @@ func (f *FS) publish(ctx context.Context, s *tree.Snapshot) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if len(mine) == 0 {
-			continue
-		}
-		if err := c.pub.carryOut(mine); err != nil {
-			return err
+		if len(mine) > 0 {
+			errs = append(errs, c.carryOut(mine))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// tellKernel lets the kernel forget what no system call of the publisher will make
+// it forget: the listing of a directory in which names only appear, and the access
+// list of a file that has come back and is still in somebody's hands.
+func (f *FS) tellKernel(c *conn, plan []tree.Change) error {
+	var errs []error
+	for _, dir := range silent(plan) {
+		errs = append(errs, c.server.invalidate(dir, allPages))
+	}
+	for _, change := range plan {
+		if change.Op == tree.Add && f.view.retired.has(change.New.ID) {
+			errs = append(errs, c.server.invalidate(change.New.ID, noPages))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *conn) carryOut(plan []step) error {
+	if c.pub == nil {
+		return errPublisherDied
+	}
+	return c.pub.carryOut(plan)
 }
 
 // path of a directory below the connection's root. A directory that is being
@@ -284,13 +308,12 @@ func (c *conn) path(s *tree.Snapshot, v *view, dir tree.ID) (string, bool) {
 }
 
 func (f *FS) restartPublishers() error {
+	var errs []error
 	for _, c := range f.conns {
 		f.stopPublisher(c)
-		if err := f.startPublisher(c); err != nil {
-			return err
-		}
+		errs = append(errs, f.startPublisher(c))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // stopPublisher first takes the right to publish away: the thread's number may

@@ -302,3 +302,69 @@ func TestListingShowsWhatAppears(t *testing.T) {
 		t.Errorf("after a file has appeared: %v", got)
 	}
 }
+
+// A vault that goes back to an earlier version, under another list meanwhile:
+// who was let in before must be out, though the kernel still has the file.
+func TestFileThatComesBackHasItsNewAccessList(t *testing.T) {
+	const before, now = 4242, 4343
+	v1, v2, v3 := newVersion(t, 1), newVersion(t, 2), newVersion(t, 3)
+	f, store := mounted(t, func(store string) *tree.Snapshot {
+		return site(t, store, acl.NewList([]uint32{before}, nil), v1)
+	})
+	link := filepath.Join(store, "site")
+	held, err := os.Open(link) // keeps the inode, with its list, in the kernel
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	open := func(uid int) (err error) {
+		as(t, uid, nil, func() {
+			var f *os.File
+			if f, err = os.Open(link); err == nil {
+				f.Close()
+			}
+		})
+		return err
+	}
+	if err := open(before); err != nil {
+		t.Fatal(err)
+	}
+	list := acl.NewList([]uint32{now}, nil)
+	for _, vs := range [][]*tree.Version{{v3, v2}, {v1, v3}} { // gone, and back
+		if err := f.Publish(t.Context(), site(t, store, list, vs...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := open(before); !errors.Is(err, os.ErrPermission) {
+		t.Error("who was let in before still is:", err)
+	}
+	if err := open(now); err != nil {
+		t.Error("who is let in now:", err)
+	}
+}
+
+// A publisher that could not be started again after it died is started when there
+// is something to publish.
+func TestMissingPublisherIsStarted(t *testing.T) {
+	v1, v2 := newVersion(t, 1), newVersion(t, 2)
+	f, store := mounted(t, func(store string) *tree.Snapshot { return site(t, store, acl.List{}, v1) })
+	good := f.opts.Publisher
+	f.opts.Publisher = []string{"/nonexistent"}
+	f.publishing.Lock()
+	err := f.restartPublishers()
+	f.publishing.Unlock()
+	if err == nil {
+		t.Fatal("a publisher that does not exist was started")
+	}
+	next := site(t, store, acl.List{}, v2, v1)
+	if err := f.Publish(t.Context(), next); err == nil {
+		t.Error("published by nobody")
+	}
+	f.opts.Publisher = good
+	if err := f.Publish(t.Context(), next); err != nil {
+		t.Fatal(err)
+	}
+	if target, _ := os.Readlink(filepath.Join(store, "site")); !strings.HasSuffix(target, "2") {
+		t.Error("link is", target)
+	}
+}

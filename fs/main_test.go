@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -51,9 +52,16 @@ func needMount(t testing.TB) {
 	}
 }
 
-// newVersion makes a self-signed certificate. n makes its id and its times.
+// versions are those that were made already, by their number.
+var versions sync.Map
+
+// newVersion makes a self-signed certificate. n makes its id and its times, and
+// the same n is the same version.
 func newVersion(t testing.TB, n int) *tree.Version {
 	t.Helper()
+	if v, ok := versions.Load(n); ok {
+		return v.(*tree.Version)
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +82,8 @@ func newVersion(t testing.TB, n int) *tree.Version {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tree.NewVersion(certs.Version(fmt.Sprintf("%032x", n)), from, from, b)
+	v, _ := versions.LoadOrStore(n, tree.NewVersion(certs.Version(fmt.Sprintf("%032x", n)), from, from, b))
+	return v.(*tree.Version)
 }
 
 // site builds the snapshot of one certificate, contoso-web.www, in one store.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 )
 
 // process is a publisher as its server sees it.
@@ -67,9 +68,14 @@ func (p *process) carryOut(plan []step) error {
 	return nil
 }
 
+// How long a publisher may take to end by itself.
+const publisherPatience = 2 * time.Second
+
 // stop ends the publisher. The server must still answer, or a publisher that
 // waits for it could not end.
 func (p *process) stop() {
 	p.plans.Close()
+	late := time.AfterFunc(publisherPatience, func() { _ = p.cmd.Process.Kill() })
+	defer late.Stop()
 	_ = p.cmd.Wait() // how it ends is of no interest any more
 }

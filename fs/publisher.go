@@ -27,10 +27,10 @@ type step struct {
 }
 
 const (
-	stepLink   = "link"   // symlink to a temporary name, rename
-	stepFile   = "file"   // mknod of a temporary name, rename
-	stepACL    = "acl"    // fsetxattr, or fremovexattr without a list
-	stepUnlink = "unlink" //
+	stepLink   = "link" // symlink to a temporary name, rename
+	stepFile   = "file" // mknod of a temporary name, rename
+	stepACL    = "acl"  // fsetxattr, or fremovexattr without a list
+	stepUnlink = "unlink"
 	stepRmdir  = "rmdir"
 )
 

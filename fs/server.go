@@ -74,7 +74,12 @@ func (s *server) serve(ctx context.Context) error {
 	errs := make([]error, threads)
 	var wg sync.WaitGroup
 	for i := range errs {
-		wg.Go(func() { errs[i] = s.loop(stop[0]) })
+		wg.Go(func() {
+			if errs[i] = s.loop(stop[0]); errs[i] != nil {
+				s.log.Error("a thread of the file system has ended", "err", errs[i])
+				hangUp() // rather none than fewer and fewer
+			}
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)

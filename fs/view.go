@@ -221,5 +221,10 @@ func (r *retired) add(n *tree.Node) {
 func (r *retired) get(id tree.ID) (*tree.Node, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.lru.Get(id)
+	return r.lru.Peek(id) // who reads on does not decide which are kept
+}
+
+func (r *retired) has(id tree.ID) bool {
+	_, ok := r.get(id)
+	return ok
 }

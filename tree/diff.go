@@ -97,16 +97,7 @@ func (c Change) rank() int {
 // eachDifference calls f for every key whose value is not the same pointer in
 // both; old or new is nil where there is none.
 func eachDifference(a, b index[*Node], f func(old, new *Node)) {
-	sameShape := a.bits == b.bits && len(a.buckets) == len(b.buckets)
-	if !sameShape {
-		merge(slices.Concat(a.buckets...), slices.Concat(b.buckets...), f)
-		return
-	}
-	for n := range a.buckets {
-		if !a.shares(b, n) {
-			merge(a.buckets[n], b.buckets[n], f)
-		}
-	}
+	merge(slices.Concat(a.buckets...), slices.Concat(b.buckets...), f)
 }
 
 func merge(a, b []item[*Node], f func(old, new *Node)) {

@@ -141,10 +141,3 @@ func (x index[V]) from(after uint64) iter.Seq[V] {
 		}
 	}
 }
-
-// shares tells whether bucket n is the same memory in both: nothing in it can
-// differ.
-func (x index[V]) shares(y index[V], n int) bool {
-	a, b := x.buckets[n], y.buckets[n]
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
-}

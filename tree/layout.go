@@ -33,7 +33,7 @@ type Entry struct {
 
 func (e *Entry) base() string { return e.Vault + "." + e.Name }
 
-// name of a thing that one entry shows, for a caller who has no version yet.
+// Name of a thing that one entry shows.
 type Name struct {
 	Name string
 	Kind Kind
