@@ -50,13 +50,13 @@ func CheckMountpoint(at string, own ...string) (stale bool, err error) {
 	if !filepath.IsAbs(at) {
 		return refuse("write the whole path", "%s is a relative path", at)
 	}
-	real := resolve(at)
+	real := Resolve(at)
 	if slices.Contains(systemDirs, filepath.Clean(at)) || slices.Contains(systemDirs, real) || slices.ContainsFunc(systemTrees, func(t string) bool { return within(t, real) }) {
 		return false, &MountpointError{Path: at, System: true, Hint: another,
 			Fact: fmt.Sprintf("%s is a system directory: a mount would hide what is in it", at)}
 	}
 	for _, file := range own {
-		if file != "" && within(real, resolve(file)) {
+		if file != "" && within(real, Resolve(file)) {
 			return refuse("move it, or "+another, "%s lies below the store %s, where the mount would hide it", file, at)
 		}
 	}
@@ -118,15 +118,15 @@ func within(dir, path string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// resolve follows the symbolic links of as much of a path as exists. It does not
-// look at the last component's own file system, which may be a dead mount.
-func resolve(path string) string {
+// Resolve follows the symbolic links of as much of a path as exists. A dead mount
+// at its end is no hindrance.
+func Resolve(path string) string {
 	path = filepath.Clean(path)
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		return real
 	}
 	if parent := filepath.Dir(path); parent != path {
-		return filepath.Join(resolve(parent), filepath.Base(path))
+		return filepath.Join(Resolve(parent), filepath.Base(path))
 	}
 	return path
 }
@@ -150,8 +150,9 @@ func Mounted() ([]MountInfo, error) {
 	return ms, nil
 }
 
-// Visible tells whether a mount of kvfs is at a path, not hidden below another one
-// and not taken away by somebody else. It does not ask the mount itself, so the
+// Visible tells whether a mount of kvfs is at a path: not taken away by somebody
+// else, and not hidden below another mount at the same path (a mount over one of
+// its parents is not noticed). The path is a resolved one. It does not ask the mount itself, so the
 // server may call it.
 func Visible(at string) bool {
 	paths, err := kvfsMounts()

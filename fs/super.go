@@ -9,6 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Device is where the kernel is asked for a connection. Open's error is an
+// *os.PathError with this path if it cannot be opened.
+const Device = "/dev/fuse"
+
 // superblock is a FUSE superblock with a mount that hangs in no directory tree:
 // only who has the descriptor can reach it, and it is writable.
 type superblock struct {
@@ -25,8 +29,8 @@ func newSuperblock() (_ *superblock, err error) {
 			s.close()
 		}
 	}()
-	if s.dev, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-		return nil, fmt.Errorf("opening /dev/fuse: %w", err)
+	if s.dev, err = unix.Open(Device, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		return nil, &os.PathError{Op: "open", Path: Device, Err: err}
 	}
 	config, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
 	if err != nil {

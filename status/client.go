@@ -11,7 +11,11 @@ import (
 	"net/url"
 	"os"
 	"syscall"
+	"time"
 )
+
+// reportPatience is how long a report may take: it waits for nothing.
+const reportPatience = 5 * time.Second
 
 // Client asks a running kvfs.
 type Client struct {
@@ -30,6 +34,8 @@ func NewClient(path string) *Client {
 
 // Report asks how things are.
 func (c *Client) Report(ctx context.Context) (r Report, err error) {
+	ctx, cancel := context.WithTimeout(ctx, reportPatience)
+	defer cancel()
 	err = c.do(ctx, http.MethodGet, "/status", &r)
 	return r, err
 }
@@ -55,6 +61,8 @@ func (c *Client) do(ctx context.Context, method, path string, into any) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: nobody answers at %s", ErrNotRunning, c.path)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("kvfs does not answer at %s: %w", c.path, context.DeadlineExceeded)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("the control socket %s is not for this user: %w", c.path, os.ErrPermission)
 	case err != nil:

@@ -96,8 +96,9 @@ func Listen(path string) (*Server, error) {
 	return &Server{listener: l, lock: lock}, nil
 }
 
-// privateDir makes the directory of the socket, and refuses one in which somebody
-// else could put a socket in our place.
+// privateDir makes the directory of the socket, and refuses one in which others
+// could replace it. (In a directory such as /tmp, where everybody may make files
+// and remove only his own, somebody may be there first; Listen then fails.)
 func privateDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the directory of the control socket: %w", err)
@@ -137,18 +138,23 @@ func (s *Server) Serve(ctx context.Context, service Service) error {
 		reply(w, http.StatusOK, struct{}{})
 		service.Stop()
 	})
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	// Requests end with ctx, and get a second to say so: the one for a stop wants
+	// its answer.
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
 	defer s.lock.Close()
-	// Closing the listener removes the socket. Requests that are under way get a
-	// second: the one for a stop wants its answer.
+	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_ = srv.Shutdown(last)
+		_ = srv.Shutdown(last) // closes the listener first, which removes the socket
 		_ = srv.Close()
 	})
-	defer stop()
-	if err := srv.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+	err := srv.Serve(s.listener)
+	if !stop() {
+		<-ended
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving the control socket: %w", err)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -262,4 +263,94 @@ func TestMountTakenAwayByHandIsReported(t *testing.T) {
 	}
 	s.must("umount", s.store)
 	s.ended()
+}
+
+// A log that nobody reads any more is no reason to die with a mount in place.
+func TestClosedLogDoesNotEndTheService(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"})
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(kvfsPath, "mount", s.settings, "--store", s.store, "--socket", s.socket)
+	cmd.Stderr = write
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	write.Close()
+	said := make([]byte, 4096)
+	for text := ""; !strings.Contains(text, "kvfs: serving"); {
+		n, err := read.Read(said)
+		if err != nil {
+			t.Fatal(err, text)
+		}
+		text += string(said[:n])
+	}
+	read.Close()
+	s.rotate("www") // which is logged
+	readFile(t, s.path("contoso-web.www"))
+	s.must("umount", s.store)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStoreBehindALink(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"})
+	real, link := filepath.Join(s.dir, "real"), filepath.Join(s.dir, "link")
+	if err := os.Mkdir(real, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(real, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []string{filepath.Join(link, "store"), link} {
+		s.store = at
+		s.mount()
+		readFile(t, s.path("contoso-web.www"))
+		if r := s.report(); r.State != "ready" {
+			t.Errorf("%s: %s %+v", at, r.State, r.Error)
+		}
+		s.must("umount", at)
+		if err := s.ended(); err != nil {
+			t.Error(err)
+		}
+		if at != link {
+			if err := os.Remove(at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func TestStoresInsideEachOtherAreRefused(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
+	s.configure(func(d document) { d.entry("api")["certificateStoreLocation"] = filepath.Join(s.store, "inner") })
+	for _, command := range [][]string{{"mount", s.settings, "--store", s.store}, {"check", s.settings, "--store", s.store}} {
+		_, errs, code := s.run(command...)
+		if code == 0 || !strings.Contains(errs, "lies inside the store "+s.store) || !strings.Contains(errs, "kvfs: hint: ") {
+			t.Errorf("%s: exit code %d\n%s", command[0], code, errs)
+		}
+	}
+}
+
+// Several stores are several mounts of one file system.
+func TestTwoStores(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
+	other := filepath.Join(s.dir, "other")
+	s.configure(func(d document) { d.entry("api")["certificateStoreLocation"] = other })
+	s.mount()
+	readFile(t, s.path("contoso-web.www"))
+	readFile(t, filepath.Join(other, "contoso-web.api"))
+	if n := len(mounts(t, s.dir)); n != 2 {
+		t.Errorf("%d mounts", n)
+	}
+	version := s.rotate("api")
+	if target, _ := os.Readlink(filepath.Join(other, "contoso-web.api")); !strings.HasSuffix(target, version) {
+		t.Error("link is", target)
+	}
 }

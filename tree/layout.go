@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"kvfs/certs"
 )
 
 // Layout is a family of names that one certificate is shown under.
@@ -35,23 +37,30 @@ func (e *Entry) base() string { return e.Vault + "." + e.Name }
 
 // Name of a thing that one entry shows.
 type Name struct {
-	Name string
-	Kind Kind
+	Name   string
+	Kind   Kind
+	Target string // of a link, if it is known
 }
 
-// Names that an entry will have whatever its version is: its links and its mark
-// of completion, in the order of their publication.
-func (e *Entry) Names(layouts []Layout) (names []Name) {
+// Names that an entry will have, as far as they are known before its certificate
+// is: its links, its mark of completion and, if the version is known, the combined
+// file. The other files have the time of creation in their names.
+func (e *Entry) Names(layouts []Layout, version certs.Version) (names []Name) {
 	if slices.Contains(layouts, V3) {
+		target := ""
+		if version != "" {
+			target = e.base() + "." + string(version)
+			names = append(names, Name{target, File, ""})
+		}
 		if e.Linked {
-			names = append(names, Name{e.base(), Link})
+			names = append(names, Name{e.base(), Link, target})
 		}
 		for _, l := range e.Links {
-			names = append(names, Name{l, Link})
+			names = append(names, Name{l, Link, target})
 		}
 	}
 	if slices.Contains(layouts, V4) && e.Linked {
-		names = append(names, Name{e.base() + ".pem", Link}, Name{e.base() + ".keyid", Link}, Name{e.base() + ".luma", File})
+		names = append(names, Name{e.base() + ".pem", Link, ""}, Name{e.base() + ".keyid", Link, ""}, Name{e.base() + ".luma", File, ""})
 	}
 	return names
 }

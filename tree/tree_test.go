@@ -148,7 +148,7 @@ func TestLayouts(t *testing.T) {
 		if got := list(s, "/s"); !slices.Equal(got, c.want) {
 			t.Errorf("%s:\n%s\nwant\n%s", c.name, strings.Join(got, "\n"), strings.Join(c.want, "\n"))
 		}
-		for _, n := range c.entry.Names(c.layouts) {
+		for _, n := range c.entry.Names(c.layouts, v2.ID) {
 			if !slices.ContainsFunc(c.want, func(line string) bool { return strings.Contains(line+" ", " "+n.Name+" ") }) {
 				t.Errorf("%s: Names has %s, which is not shown", c.name, n.Name)
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kvfs/acl"
+	"kvfs/certs"
 	"kvfs/config"
 	"kvfs/fs"
 	"kvfs/tree"
@@ -27,8 +28,9 @@ type checkedStore struct {
 	Entries []checkedEntry `json:"entries"`
 }
 
-// checkedEntry is a name in a store. Names and targets that contain a version
-// are left out: the vault is not asked for it.
+// checkedEntry is a name in a store. Names and targets that contain what only the
+// vault knows, a version that is not pinned or the time of its creation, are left
+// out.
 type checkedEntry struct {
 	Name   string `json:"name"`
 	Kind   string `json:"kind"`
@@ -108,6 +110,10 @@ func (a *app) check(o origin, strict bool) error {
 // is one everywhere, is an error.
 func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 	seen := map[string]bool{}
+	var overlap *fs.MountpointError
+	if err := nested(cfg); errors.As(err, &overlap) {
+		problems = append(problems, config.Problem{Severity: config.Error, Line: 1, Column: 1, Fact: overlap.Fact, Hint: overlap.Hint})
+	}
 	for _, c := range cfg.Certificates {
 		at := config.Problem{Severity: config.Warning, Line: c.Line, Column: c.Column}
 		for _, u := range unknownGrants(c) {
@@ -146,7 +152,7 @@ func served(cfg *config.Config) (all []checkedStore, certificates []checkedCerti
 			all = append(all, checkedStore{Path: c.Store, Entries: []checkedEntry{}})
 		}
 		for _, n := range namesOf(c, layouts(cfg)) {
-			all[i].Entries = append(all[i].Entries, checkedEntry{Name: n.Name, Kind: n.Kind.String()})
+			all[i].Entries = append(all[i].Entries, checkedEntry{Name: n.Name, Kind: n.Kind.String(), Target: n.Target})
 		}
 		grants := []checkedACL{}
 		for _, g := range c.Grants {
@@ -160,8 +166,8 @@ func served(cfg *config.Config) (all []checkedStore, certificates []checkedCerti
 
 // namesOf are the names that a certificate has whatever its version is.
 func namesOf(c config.Certificate, all []tree.Layout) []tree.Name {
-	e, _ := entry(c, acl.Lookup{})
-	return e.Names(all)
+	e := entry(c)
+	return e.Names(all, certs.Version(c.Ref.Version()))
 }
 
 func linkPaths(c config.Certificate, all []tree.Layout) []string {

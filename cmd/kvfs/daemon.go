@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -47,12 +48,13 @@ type daemon struct {
 // newDaemon checks everything that can be checked before anything is mounted.
 // renewed, which may be nil, is told of every new version.
 func newDaemon(a *app, o origin, cfg *config.Config, renewed func(kvsync.Renewal)) (*daemon, error) {
+	resolveStores(cfg)
 	d := &daemon{app: a, log: a.logger(), origin: o, cfg: cfg, began: time.Now(), unknown: map[string]bool{}}
 	if err := d.prepareStores(); err != nil {
 		return nil, err
 	}
 	var err error
-	if d.vault, err = newVault(cfg, a); err != nil {
+	if d.vault, err = newVault(o, cfg, a); err != nil {
 		return nil, err
 	}
 	d.fs = fs.New(fs.Options{Stores: stores(cfg), Rootless: rootless(), Logger: d.log})
@@ -64,6 +66,9 @@ func rootless() bool { return os.Geteuid() != 0 }
 
 // prepareStores refuses dangerous mountpoints and takes stale mounts away.
 func (d *daemon) prepareStores() error {
+	if err := nested(d.cfg); err != nil {
+		return err
+	}
 	own := []string{d.origin.file, d.app.socket, d.cfg.Transport.CAFile}
 	for _, store := range stores(d.cfg) {
 		stale, err := fs.CheckMountpoint(store, own...)
@@ -121,18 +126,14 @@ func (d *daemon) serve(ctx context.Context, control *status.Server, reload <-cha
 	defer d.stop()
 	hardenProcess(d.log)
 
-	var work errgroup.Group // ends with ctx
-	work.Go(func() error {
-		if err := d.syncer.Run(ctx); ctx.Err() == nil {
-			return err
-		}
-		return nil
-	})
+	// Both end with ctx, and if one ends before, all does.
+	var work errgroup.Group
+	work.Go(func() error { defer d.stop(); return ignoreEnd(ctx, d.syncer.Run(ctx)) })
+	work.Go(func() error { defer d.stop(); return control.Serve(ctx, d) })
 	defer func() {
 		d.stop()
 		err = errors.Join(err, work.Wait())
 	}()
-	work.Go(func() error { return control.Serve(ctx, d) })
 	select {
 	case <-d.syncer.Ready():
 	case <-time.After(firstPollPatience):
@@ -150,15 +151,16 @@ func (d *daemon) serve(ctx context.Context, control *status.Server, reload <-cha
 		select {
 		case <-ctx.Done():
 			// No plan may be under way when the stores are taken away.
-			return work.Wait()
+			_ = work.Wait() // its error is returned at the end
+			return nil
 		case <-reload:
 			d.reload(ctx)
 		}
 	}
 }
 
-// mount makes the stores visible. unmount takes them away; the error of the one
-// that ended the service, if one did, is its error too.
+// mount makes the stores visible. unmount takes them away, and fails if somebody
+// else has ended the service.
 func (d *daemon) mount() (unmount func() error, err error) {
 	if err := d.fs.Open(); err != nil {
 		return nil, explainMount(err)
@@ -167,15 +169,17 @@ func (d *daemon) mount() (unmount func() error, err error) {
 	// wants an answer.
 	serving, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
+	var leaving atomic.Bool // from here on it is us who unmount
 	go func() {
 		err := d.fs.Serve(serving)
-		if serving.Err() == nil {
-			d.log.Warn("somebody else has unmounted; ending")
+		if !leaving.Load() && err == nil {
+			err = fail(exitFailed, "unmounted", "start it again", "somebody else has unmounted the stores, or aborted the connection")
 		}
 		served <- err
 		d.stop()
 	}()
 	end := func() error {
+		leaving.Store(true)
 		stop()
 		err := <-served
 		d.fs.Close()
@@ -184,14 +188,18 @@ func (d *daemon) mount() (unmount func() error, err error) {
 	if err := d.fs.Attach(); err != nil {
 		return nil, errors.Join(explainMount(err), end())
 	}
-	return func() error { return errors.Join(d.fs.Detach(), end()) }, nil
+	return func() error {
+		leaving.Store(true)
+		return errors.Join(d.fs.Detach(), end())
+	}, nil
 }
 
 // explainMount names what a mount needs, for the errors that people meet.
 func explainMount(err error) error {
 	f := &failure{code: exitFailed, kind: "mount", fact: err.Error(), err: err}
+	var path *os.PathError
 	switch {
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist) && errors.As(err, &path) && path.Path == fs.Device:
 		f.hint = "load the module with: modprobe fuse (in a container: --device /dev/fuse)"
 	case errors.Is(err, os.ErrPermission):
 		f.code, f.hint = exitRefused, "mounting needs CAP_SYS_ADMIN (in a container: --cap-add SYS_ADMIN --device /dev/fuse)"
@@ -219,7 +227,7 @@ func hardenProcess(log *slog.Logger) {
 func (d *daemon) reload(ctx context.Context) {
 	if err := d.changeSettings(ctx); err != nil {
 		f := asFailure(err)
-		d.log.Error("the settings are not applied; the previous ones stay", "err", f.fact, "hint", f.hint)
+		d.log.Error("changing the settings failed; what was good is still served", "err", f.fact, "hint", f.hint)
 	}
 	if _, err := d.Refresh(ctx, nil); err != nil && ctx.Err() == nil {
 		d.log.Error("refreshing failed", "err", err)
@@ -234,24 +242,25 @@ func (d *daemon) changeSettings(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	resolveStores(cfg)
 	for _, p := range problems {
 		d.log.Log(ctx, levelOf(p), "settings", "at", position(d.origin.name(), p), "fact", p.Fact, "hint", p.Hint)
 	}
 	if cfg == nil {
-		return fail(exitSettings, "settings", "see the lines before", "%s has errors", d.origin.file)
+		return fail(exitSettings, "settings", "see the lines before", "%s has errors; the previous settings stay", d.origin.file)
 	}
 	d.mu.Lock()
 	old := d.cfg
 	d.mu.Unlock()
 	if !sameSet(stores(old), stores(cfg)) || !reflect.DeepEqual(old.Transport, cfg.Transport) {
-		return fail(exitSettings, "settings", "restart kvfs", "other stores or another transport cannot be taken over while kvfs runs")
-	}
-	if err := d.syncer.Change(ctx, d.settings(cfg)); err != nil {
-		return err
+		return fail(exitSettings, "settings", "restart kvfs", "other stores or another transport cannot be taken over while kvfs runs; the previous settings stay")
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.cfg = cfg
+	d.mu.Unlock()
+	if err := d.syncer.Change(ctx, d.settings(cfg)); err != nil {
+		return fmt.Errorf("the settings are taken over, but not all of them is shown yet: %w", err)
+	}
 	d.log.Info("settings applied", "file", d.origin.file, "certificates", len(cfg.Certificates))
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,7 +38,7 @@ nothing but /dev/fuse, and leaves nothing behind when it is interrupted.`,
   kvfs demo --certs 10 --rotate 5s`,
 		Args: takes(0, 0, nothing),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, _, done := signals(cmd.Context())
+			ctx, done := untilSignal(cmd.Context(), syscall.SIGHUP)
 			defer done()
 			return a.demo(ctx, o)
 		},
@@ -78,14 +79,13 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	defer e.Close() // for one that never ran
 	d := &demo{app: a, emulator: e, store: store, rotated: map[string]time.Time{}}
 	if err := fill(e, "", o.certs); err != nil {
-		e.Close()
 		return err
 	}
 	from, err := d.writeSettings(work)
 	if err != nil {
-		e.Close()
 		return err
 	}
 	// A demo beside a kvfs that serves in earnest must not be in its way.

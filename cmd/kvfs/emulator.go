@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,7 +34,7 @@ rotations; see the documentation of package emulator for its routes.`,
 			if o.certs < 0 || o.rotate < 0 {
 				return usage(cmd, "--certs and --rotate cannot be negative")
 			}
-			ctx, _, done := signals(cmd.Context())
+			ctx, done := untilSignal(cmd.Context(), syscall.SIGHUP)
 			defer done()
 			return a.emulate(ctx, o)
 		},

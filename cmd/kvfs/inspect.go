@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -61,17 +62,25 @@ func (a *app) bundle(ctx context.Context, arg string, o origin) (contentType str
 	if arg != "-" {
 		f, err := os.Open(arg)
 		if err != nil {
-			return "", nil, &failure{code: exitNotFound, kind: "not-found", fact: fmt.Sprintf("the bundle cannot be read: %v", err),
-				hint: "give the path of a PFX, a PEM, or a secret as JSON", err: err}
+			return "", nil, unreadableBundle(err)
 		}
 		defer f.Close()
 		in = f
 	}
 	data, err := io.ReadAll(io.LimitReader(in, maxBundle))
 	if err != nil {
-		return "", nil, fmt.Errorf("reading the bundle: %w", err)
+		return "", nil, unreadableBundle(err)
 	}
 	return certs.DecodeInput(data)
+}
+
+func unreadableBundle(err error) error {
+	f := &failure{code: exitNotFound, kind: "not-found", fact: fmt.Sprintf("the bundle cannot be read: %v", err),
+		hint: "give the path of a PFX, a PEM, or a secret as JSON", err: err}
+	if errors.Is(err, os.ErrPermission) {
+		f.code, f.kind, f.hint = exitRefused, "permission", "try it as root"
+	}
+	return f
 }
 
 func (a *app) fetch(ctx context.Context, o origin) (contentType string, value []byte, err error) {
@@ -79,11 +88,11 @@ func (a *app) fetch(ctx context.Context, o origin) (contentType string, value []
 	if err != nil {
 		return "", nil, err
 	}
-	a.printProblems(o.name(), problems)
 	if cfg == nil {
-		return "", nil, o.invalid()
+		return "", nil, &failure{code: exitUsage, kind: "usage", fact: problems.Errors()[0].Fact, hint: problems.Errors()[0].Hint}
 	}
-	client, err := newVault(cfg, a)
+	a.printProblems(o.name(), problems)
+	client, err := newVault(o, cfg, a)
 	if err != nil {
 		return "", nil, err
 	}

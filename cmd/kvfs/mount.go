@@ -79,8 +79,10 @@ func (a *app) mount(ctx context.Context, o origin) error {
 		control.Close()
 		return err
 	}
-	ctx, reload, done := signals(ctx)
+	ctx, done := untilSignal(ctx)
 	defer done()
+	reload, noReload := hangUps()
+	defer noReload()
 	return d.serve(ctx, control, reload, func() { a.printServing(cfg, d.syncer.Report()) })
 }
 
@@ -121,17 +123,21 @@ func (a *app) listen(cfg *config.Config) (*status.Server, error) {
 	return control, err
 }
 
-// signals ends ctx at SIGTERM or an interrupt; a second interrupt kills. reload
-// gets every SIGHUP.
-func signals(parent context.Context) (ctx context.Context, reload chan os.Signal, done func()) {
-	ctx, cancel := signal.NotifyContext(parent, syscall.SIGTERM, os.Interrupt)
+// untilSignal ends ctx at SIGTERM, an interrupt, or one of the others; a second
+// one kills. Writing to a log that nobody reads any more is no reason to die and
+// leave a mount behind.
+func untilSignal(parent context.Context, others ...os.Signal) (ctx context.Context, done func()) {
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, cancel := signal.NotifyContext(parent, append(others, syscall.SIGTERM, os.Interrupt)...)
 	context.AfterFunc(ctx, cancel) // the default handling comes back at the first
+	return ctx, cancel
+}
+
+// hangUps gets every SIGHUP, which asks a mount to read its settings again.
+func hangUps() (reload chan os.Signal, done func()) {
 	reload = make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
-	return ctx, reload, func() {
-		signal.Stop(reload)
-		cancel()
-	}
+	return reload, func() { signal.Stop(reload) }
 }
 
 func (a *app) publisherCommand() *cobra.Command {

@@ -29,6 +29,13 @@ func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.stdout, format,
 
 func (a *app) notef(format string, args ...any) { fmt.Fprintf(a.stderr, "kvfs: "+format+"\n", args...) }
 
+// printHint says what to do, if there is something to do.
+func (a *app) printHint(hint string) {
+	if hint != "" {
+		a.notef("hint: %s", hint)
+	}
+}
+
 func (a *app) printJSON(v any) error {
 	enc := json.NewEncoder(a.stdout)
 	enc.SetEscapeHTML(false)
@@ -49,9 +56,7 @@ func (a *app) printFailure(f *failure) {
 		return
 	}
 	a.notef("error: %s", f.fact)
-	if f.hint != "" {
-		a.notef("hint: %s", f.hint)
-	}
+	a.printHint(f.hint)
 }
 
 // position of a problem, in the form that editors and terminals can follow.
@@ -65,9 +70,7 @@ func position(name string, p config.Problem) string {
 func (a *app) printProblems(name string, problems config.Problems) {
 	for _, p := range problems {
 		a.notef("%s: %s: %s", p.Severity, position(name, p), p.Fact)
-		if p.Hint != "" {
-			a.notef("hint: %s", p.Hint)
-		}
+		a.printHint(p.Hint)
 	}
 }
 
@@ -84,7 +87,7 @@ func (a *app) printServing(cfg *config.Config, r kvsync.Report) {
 		if c.Err != nil {
 			f := kvsync.Explain(c.Err)
 			a.notef("warning: %s: %s", c.Source.Ref, f.Fact)
-			a.notef("hint: %s", f.Hint)
+			a.printHint(f.Hint)
 		}
 	}
 }
@@ -150,7 +153,7 @@ func (a *app) printRefreshed(done []status.Refreshed) error {
 		switch {
 		case r.Error != nil:
 			a.notef("error: %s: %s", r.URL, r.Error.Fact)
-			a.notef("hint: %s", r.Error.Hint)
+			a.printHint(r.Error.Hint)
 		case r.Old == r.New:
 			a.printf("%s: still %s\n", r.URL, r.New)
 		default:

@@ -8,6 +8,7 @@ import (
 
 	"kvfs/acl"
 	"kvfs/config"
+	"kvfs/fs"
 	kvsync "kvfs/sync"
 	"kvfs/tree"
 	"kvfs/vault"
@@ -114,6 +115,31 @@ func (o origin) fromURLs() (*config.Config, config.Problems, error) {
 	return cfg, problems, nil
 }
 
+// resolveStores follows the symbolic links in the paths of the stores: the mount
+// has the real path, and so everything that is compared with it needs it.
+func resolveStores(cfg *config.Config) {
+	if cfg == nil {
+		return
+	}
+	for i := range cfg.Certificates {
+		cfg.Certificates[i].Store = fs.Resolve(cfg.Certificates[i].Store)
+	}
+}
+
+// nested finds a store that lies inside another one, which a mount would hide.
+func nested(cfg *config.Config) error {
+	all := stores(cfg)
+	for _, inner := range all {
+		for _, outer := range all {
+			if strings.HasPrefix(inner, outer+"/") {
+				return &fs.MountpointError{Path: inner, Fact: fmt.Sprintf("the store %s lies inside the store %s", inner, outer),
+					Hint: "choose directories of which none contains another"}
+			}
+		}
+	}
+	return nil
+}
+
 // stores of a Config, each once, in its order.
 func stores(cfg *config.Config) (paths []string) {
 	seen := map[string]bool{}
@@ -137,25 +163,37 @@ func sources(cfg *config.Config) (all []kvsync.Source) {
 	return all
 }
 
-// entry is how a certificate is shown; who may read it is looked up anew.
-func entry(c config.Certificate, lookup acl.Lookup) (tree.Entry, []acl.Unknown) {
-	list, unknown := lookup.Resolve(c.Grants)
+// entry is how a certificate is shown, but for who may read it.
+func entry(c config.Certificate) tree.Entry {
 	e := tree.Entry{Certificate: source(c).Key(), URL: c.Ref.String(), Store: c.Store, Vault: c.Ref.Vault(), Name: c.Ref.Name(),
-		Linked: c.Linked, Grants: list}
+		Linked: c.Linked}
 	if c.LinkName != "" {
 		e.Links = []string{c.LinkName}
 	}
-	return e, unknown
+	return e
 }
 
-// spec is how all certificates are shown, and which users do not exist.
+// spec is how all certificates are shown, and which users do not exist. Equal
+// grants, which most are, are looked up once.
 func spec(cfg *config.Config, lookup acl.Lookup) (tree.Spec, []acl.Unknown) {
+	type answer struct {
+		list    acl.List
+		unknown []acl.Unknown
+	}
+	answers := map[string]answer{}
 	s := tree.Spec{Layouts: layouts(cfg)}
 	var unknown []acl.Unknown
 	for _, c := range cfg.Certificates {
-		e, u := entry(c, lookup)
+		key := fmt.Sprintf("%q", c.Grants)
+		a, ok := answers[key]
+		if !ok {
+			a.list, a.unknown = lookup.Resolve(c.Grants)
+			answers[key] = a
+			unknown = append(unknown, a.unknown...)
+		}
+		e := entry(c)
+		e.Grants = a.list
 		s.Entries = append(s.Entries, e)
-		unknown = append(unknown, u...)
 	}
 	return s, unknown
 }
@@ -167,10 +205,13 @@ func layouts(cfg *config.Config) (all []tree.Layout) {
 	return all
 }
 
-func newVault(cfg *config.Config, a *app) (*vault.Client, error) {
+func newVault(o origin, cfg *config.Config, a *app) (*vault.Client, error) {
 	client, err := vault.New(vault.Options{CAFile: cfg.Transport.CAFile, Connect: cfg.Transport.Connect, Logger: a.logger()})
-	if err != nil {
-		return nil, &failure{code: exitSettings, kind: "settings", fact: err.Error(), hint: "mend kvfs.transport in the settings", err: err}
+	switch {
+	case err == nil:
+		return client, nil
+	case o.file == "":
+		return nil, &failure{code: exitUsage, kind: "usage", fact: err.Error(), hint: "mend --ca-file or --connect", err: err}
 	}
-	return client, nil
+	return nil, &failure{code: exitSettings, kind: "settings", fact: err.Error(), hint: "mend kvfs.transport in the settings", err: err}
 }

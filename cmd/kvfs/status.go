@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,7 +39,7 @@ expiry, the last try and the last success, and what is wrong with a hint.`,
 }
 
 func (a *app) watchStatus(ctx context.Context) error {
-	ctx, _, done := signals(ctx)
+	ctx, done := untilSignal(ctx, syscall.SIGHUP)
 	defer done()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

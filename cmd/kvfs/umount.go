@@ -38,7 +38,7 @@ Without DIR and without a running kvfs: all that dead ones have left.`,
 			if err != nil {
 				return err
 			}
-			return a.umount(ctx, dir)
+			return a.umount(ctx, fs.Resolve(dir))
 		},
 	}
 }
