@@ -21,10 +21,11 @@ type Bundle struct {
 	// last if the value holds it. Of several chains it is one that ends at a root, then
 	// the longest.
 	Chain []*x509.Certificate
-	// Extra are the certificates that belong to no chain of the leaf, in the order of
-	// the value. They are served after it.
+	// Extra are the certificates that are not in Chain, in the order of the value:
+	// strangers, and those of another chain of the leaf. They are served after it.
 	Extra []*x509.Certificate
-	// Warnings are for people: one sentence each, lower case, nothing secret.
+	// Warnings are for people: one sentence each, lower case, nothing secret, and
+	// what they name is [Printable].
 	Warnings []string
 
 	key    hidden[privateKey] // never nil; fits Leaf
@@ -40,7 +41,7 @@ func (b *Bundle) arrange(certs []*x509.Certificate) {
 	for _, c := range certs {
 		if !slices.Contains(b.Chain, c) {
 			b.Extra = append(b.Extra, c)
-			b.warn("%s belongs to no chain of the certificate; it is served after it", name(c))
+			b.warn("%s is not in the served chain; it is served after it", name(c))
 		}
 	}
 	for _, c := range b.Chain[1:] {
@@ -59,7 +60,7 @@ func (b *Bundle) warnIncomplete() {
 		return
 	}
 	last := b.Chain[len(b.Chain)-1]
-	b.warn("the chain is incomplete: it ends with %s, whose issuer %q is missing; clients must know that issuer", name(last), last.Issuer.String())
+	b.warn("the chain is incomplete: it ends with %s, whose issuer %s is missing; clients must know that issuer", name(last), quoted(last.Issuer.String()))
 }
 
 func (b *Bundle) warn(format string, args ...any) {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -112,10 +114,16 @@ func (f *finder) issuersOf(child *x509.Certificate) []*x509.Certificate {
 	return found
 }
 
-// compareIssuers orders certificates that have all signed child, so of the same CA: a
-// matching key id first, then what is marked as a CA, then what is valid longest,
-// then by bytes.
+// compareIssuers orders certificates that have all signed child, so of the same key: the
+// name in the same bytes first, then a matching key id, then what is marked as a CA, then
+// what is valid longest, then by bytes.
 func compareIssuers(child, a, b *x509.Certificate) int {
+	if sameBytes(child, a) != sameBytes(child, b) {
+		if sameBytes(child, a) {
+			return -1
+		}
+		return 1
+	}
 	if c := keyIDRank(child, a) - keyIDRank(child, b); c != 0 {
 		return c
 	}
@@ -145,9 +153,19 @@ func keyIDRank(child, issuer *x509.Certificate) int {
 
 // issuerNameFits compares names as RFC 5280 section 7.1 does, in essence: the same
 // name may be encoded in different string types, so bytes that differ prove nothing.
+// Attributes of every type count: CAs of one key may differ in a domain component alone.
 func issuerNameFits(child, issuer *x509.Certificate) bool {
-	return bytes.Equal(child.RawIssuer, issuer.RawSubject) ||
-		strings.EqualFold(child.Issuer.ToRDNSequence().String(), issuer.Subject.ToRDNSequence().String())
+	return sameBytes(child, issuer) || slices.EqualFunc(child.Issuer.Names, issuer.Subject.Names, sameAttribute)
+}
+
+// sameBytes reports whether child names its issuer as issuer does itself. Clients that
+// compare no further than that find no other.
+func sameBytes(child, issuer *x509.Certificate) bool {
+	return bytes.Equal(child.RawIssuer, issuer.RawSubject)
+}
+
+func sameAttribute(a, b pkix.AttributeTypeAndValue) bool {
+	return a.Type.Equal(b.Type) && strings.EqualFold(fmt.Sprint(a.Value), fmt.Sprint(b.Value))
 }
 
 // signedBy verifies the signature and nothing else. CheckSignatureFrom would refuse
@@ -185,10 +203,10 @@ func isCA(c *x509.Certificate) bool { return c.BasicConstraintsValid && c.IsCA }
 // name is how a person knows a certificate: by its subject, or else by its first name.
 func name(c *x509.Certificate) string {
 	if s := c.Subject.String(); s != "" {
-		return `"` + s + `"`
+		return quoted(s)
 	}
 	if len(c.DNSNames) > 0 {
-		return `"` + c.DNSNames[0] + `"`
+		return quoted(c.DNSNames[0])
 	}
 	return "a certificate without a name"
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // chainOf parses the identities, given in a bad order, with the key of the first.
@@ -46,7 +47,7 @@ func TestUnrelatedCertificatesComeLastWithAWarning(t *testing.T) {
 	if got := subjects(b.Extra); !slices.Equal(got, []string{"unrelated"}) {
 		t.Errorf("extra %v", got)
 	}
-	wantWarning(t, b, `"CN=unrelated" belongs to no chain`)
+	wantWarning(t, b, `"CN=unrelated" is not in the served chain`)
 }
 
 func TestIncompleteChainIsServedWithAWarning(t *testing.T) {
@@ -212,4 +213,70 @@ func TestNamesInOtherStringTypesAreTheSame(t *testing.T) {
 		t.Fatal("this is not the case to be tested")
 	}
 	wantChain(t, chainOf(t, leaf, ca), leaf, ca)
+}
+
+// Two CAs may have one key and differ in an attribute that pkix.Name does not model, as
+// after a move to another domain. Clients look the issuer up by its whole name.
+func TestTheIssuerIsTheOneOfTheWholeName(t *testing.T) {
+	for attribute, oid := range map[string]string{
+		"domain component": "0.9.2342.19200300.100.1.25", "user id": "0.9.2342.19200300.100.1.1", "email address": "1.2.840.113549.1.9.1",
+	} {
+		t.Run(attribute, func(t *testing.T) {
+			in := func(value string) change {
+				return func(c *x509.Certificate) {
+					c.Subject.ExtraNames = []pkix.AttributeTypeAndValue{{Type: oidOf(t, oid), Value: value}}
+				}
+			}
+			root := issue(t, nil, "root", newP256(t))
+			key := newP256(t)
+			old := issue(t, root, "Issuing CA", key, in("old"), from(2025))
+			renewed := issue(t, root, "Issuing CA", key, in("new"), from(2026))
+			leaf := issue(t, old, "leaf", newP256(t), asLeaf)
+			b := chainOf(t, leaf, renewed, old, root)
+			wantChain(t, b, leaf, old, root)
+			wantVerified(t, b, root)
+			wantChain(t, chainOf(t, leaf, renewed, root), leaf) // no chain is better than one that clients refuse
+		})
+	}
+}
+
+// Of two that are the same name to RFC 5280, x509 and others find the one of the same
+// bytes alone.
+func TestTheIssuerOfTheSameBytesIsPreferred(t *testing.T) {
+	root := issue(t, nil, "root", newP256(t))
+	key := newP256(t)
+	same := issue(t, root, "Issuing CA", key, from(2025))
+	other := issue(t, root, "ISSUING CA", key, from(2026))
+	leaf := issue(t, same, "leaf", newP256(t), asLeaf)
+	b := chainOf(t, leaf, other, same, root)
+	wantChain(t, b, leaf, same, root)
+	wantVerified(t, b, root)
+	wantChain(t, chainOf(t, leaf, other, root), leaf, other, root)
+}
+
+// wantVerified asks x509 whether what is served is enough for a client that knows root.
+func wantVerified(t *testing.T, b *Bundle, root *identity) {
+	t.Helper()
+	roots, others := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(root.cert)
+	for _, c := range b.Chain[1:] {
+		others.AddCert(c)
+	}
+	at := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
+	if _, err := b.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: others, CurrentTime: at}); err != nil {
+		t.Errorf("a client refuses the chain: %v", err)
+	}
+}
+
+func TestACertificateOfAnotherChainIsNotCalledAStranger(t *testing.T) {
+	root := issue(t, nil, "root", newP256(t))
+	key := newP256(t)
+	newRoot := issue(t, nil, "new root", key)
+	cross := issue(t, root, "new root", key)
+	leaf := issue(t, newRoot, "leaf", newP256(t), asLeaf)
+	b := chainOf(t, leaf, newRoot, cross, root)
+	wantChain(t, b, leaf, cross, root)
+	if want := []string{`"CN=new root" is not in the served chain; it is served after it`}; !slices.Equal(b.Warnings, want) {
+		t.Errorf("warnings %q", b.Warnings)
+	}
 }

@@ -81,7 +81,7 @@ func namedCurve(oid string) (string, bool) {
 	case "1.3.36.3.3.2.8.1.1.13":
 		return "brainpoolP512r1", true
 	}
-	return oid, true
+	return Printable(oid), true // of any length
 }
 
 // explicitPrime returns the field's prime from the ECParameters of X9.62.

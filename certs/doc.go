@@ -17,7 +17,7 @@
 //   - The private key belongs to Bundle.Leaf, which is Bundle.Chain[0].
 //   - Every certificate in Bundle.Chain has signed the one before it; the
 //     signature was verified, names and key ids alone prove nothing.
-//   - No certificate is lost: what is in no chain is in Bundle.Extra (but see Limitations).
+//   - No certificate is lost: what is not in Bundle.Chain is in Bundle.Extra (but see Limitations).
 //   - Leaf, key and chain do not depend on the order of the value; Extra keeps it.
 //   - A parsed value costs a bounded amount of work: sizes, the number of
 //     certificates, the rounds of key derivation and the search for a chain have
@@ -41,6 +41,7 @@
 //   - Passwords are not supported, only the empty one.
 //   - Keys: RSA, RSA-PSS, ECDSA on P-224 to P-521, Ed25519. Key Vault's P-256K, other
 //     curves and curves spelled out as parameters are refused as unsupported, by name.
+//     RSA ends at 16384 bits.
 //   - Signatures by MD2, MD5, by RSA keys below 1024 bits and by RSA-PSS with
 //     unusual parameters cannot be verified: a certificate reached by one of them
 //     alone is in Extra.

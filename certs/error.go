@@ -20,7 +20,7 @@ const (
 // Error says why a value is no bundle. Parse and DecodeInput return no other type.
 type Error struct {
 	Kind Kind
-	Fact string // what was found: lower case, no full stop, nothing secret
+	Fact string // what was found: lower case, no full stop, nothing secret, names as of Printable
 	Hint string // one step a person can take; may be empty
 	Err  error  // the cause, or nil
 }
@@ -30,7 +30,7 @@ func (e *Error) Error() string {
 	if e.Err == nil {
 		return e.Fact
 	}
-	return fmt.Sprintf("%s: %v", e.Fact, e.Err)
+	return e.Fact + ": " + Printable(e.Err.Error()) // decoders quote what they refuse, at any length
 }
 
 // Unwrap returns the cause.

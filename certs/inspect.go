@@ -18,7 +18,8 @@ const (
 )
 
 // Inspection is what `kvfs inspect --json` prints of a bundle. It holds nothing
-// secret. Lists are empty rather than null.
+// secret. Lists are empty rather than null. Names are as they are in the certificates,
+// any character included: use [Printable] to show them as text.
 type Inspection struct {
 	ContentType string     `json:"contentType"`
 	Leaf        CertInfo   `json:"leaf"`

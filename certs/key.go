@@ -30,6 +30,9 @@ type privateKey struct {
 // parseKey reads a key in PKCS#8, PKCS#1 or SEC 1. It does not go by a PEM label:
 // there are tools that write one form under the label of another.
 func parseKey(der []byte) (*privateKey, *Error) {
+	if err := refuseLongKey(der); err != nil {
+		return nil, err
+	}
 	key, err := x509.ParsePKCS8PrivateKey(der)
 	if err == nil {
 		return newKey(key)
@@ -182,7 +185,7 @@ func whyNoKey(der []byte, err error) *Error {
 	if algorithm := keyAlgorithm(info.Algorithm.Algorithm.String()); algorithm != "" {
 		return corrupt(err, "the %s private key cannot be read", algorithm)
 	}
-	return unsupported("use an RSA, ECDSA or Ed25519 key", "the private key has the algorithm %s, which is not supported", info.Algorithm.Algorithm)
+	return unsupported("use an RSA, ECDSA or Ed25519 key", "the private key has the algorithm %s, which is not supported", Printable(info.Algorithm.Algorithm.String()))
 }
 
 // keyAlgorithm names the algorithms that are supported, where failing means damage.

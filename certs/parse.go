@@ -42,13 +42,20 @@ func (c *contents) addCertificate(der []byte) *Error {
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err == nil {
-		c.certs = append(c.certs, cert)
-		return nil
+		return c.keepCertificate(cert)
 	}
 	if curve, ok := foreignCurve(certificateAlgorithm(der)); ok {
 		return unsupportedCurve(curve)
 	}
 	return corrupt(err, "certificate %d of the %s cannot be read", len(c.certs)+1, c.format)
+}
+
+func (c *contents) keepCertificate(cert *x509.Certificate) *Error {
+	if err := refuseLongCertificate(cert); err != nil {
+		return err
+	}
+	c.certs = append(c.certs, cert)
+	return nil
 }
 
 // addKey keeps a key. One of an unsupported kind is an error only if no other key
@@ -100,11 +107,11 @@ func parse(contentType string, value []byte) (*Bundle, *Error) {
 // read finds out what the value is, and reads it.
 func read(contentType string, value []byte) (*contents, *Error) {
 	value = trimBOM(value)
+	if looksLikeDER(value) { // before PEM: the text may be inside, in a name
+		return readDER(value)
+	}
 	if looksLikePEM(value) {
 		return readPEM(value)
-	}
-	if looksLikeDER(value) {
-		return readDER(value)
 	}
 	decoded, err := decodeBase64(value)
 	switch {
@@ -128,7 +135,7 @@ func notABundle(contentType string, value []byte, err error) *Error {
 	case err != nil && bytes.HasPrefix(text, []byte("MI")): // base64 of a long ASN.1 sequence
 		return corrupt(err, "the value begins like the base64 of a PKCS#12 file and is no valid base64")
 	case claimsBundle(contentType):
-		return corrupt(nil, "the content type is %q and the value is neither PKCS#12 nor PEM", contentType)
+		return corrupt(nil, "the content type is %s and the value is neither PKCS#12 nor PEM", quoted(contentType))
 	}
 	return &Error{Kind: NotACertificate, Fact: "the value is neither PKCS#12 nor PEM",
 		Hint: "name a secret that holds a certificate; a certificate object has one of its own name"}
@@ -162,6 +169,9 @@ func decodeBase64(b []byte) ([]byte, error) {
 func readDER(der []byte) (*contents, *Error) {
 	if _, err := x509.ParseCertificate(der); err == nil {
 		return nil, noPrivateKey("the value is a certificate alone, in DER")
+	}
+	if err := refuseLongKey(der); err != nil {
+		return nil, err
 	}
 	if _, err := x509.ParsePKCS8PrivateKey(der); err == nil {
 		return nil, &Error{Kind: NoCertificate, Fact: "the value is a private key alone, in DER", Hint: "upload the certificate together with its key"}

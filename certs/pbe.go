@@ -20,7 +20,7 @@ import (
 // errAlgorithm is a password-based encryption that is not supported, by its OID.
 type errAlgorithm string
 
-func (e errAlgorithm) Error() string { return "encryption algorithm " + string(e) }
+func (e errAlgorithm) Error() string { return "encryption algorithm " + Printable(string(e)) }
 
 var errPadding = errors.New("the padding is wrong")
 

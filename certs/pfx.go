@@ -68,8 +68,9 @@ type pfx struct {
 	der    []byte // DER outside; the inside is as it was, since the MAC is over it
 	pdu    pfxPDU
 	safes  []safe
-	rounds int64 // of key derivation, in sum, counted so far
-	nested bool  // a bag holds bags, which the library passes over
+	rounds int64         // of key derivation, in sum, counted so far
+	nested bool          // a bag holds bags, which the library passes over
+	long   []shroudedKey // keys that need a look before the library parses them; without an algorithm if in the clear
 }
 
 // safe is one SafeContents: bags, or what gives bags when it is decrypted.
@@ -92,7 +93,7 @@ func openPFX(der []byte) (*pfx, *Error) {
 	case pdu.Version == 3 && integrity == oidSignedData:
 		return nil, unsupported("export it again with an empty password", "the PKCS#12 file is signed with a key instead of a password")
 	case pdu.Version != 3 || integrity != oidData:
-		return nil, corrupt(nil, "the value is no PKCS#12 file, or a damaged one: version %d, content %s", pdu.Version, integrity)
+		return nil, corrupt(nil, "the value is no PKCS#12 file, or a damaged one: version %d, content %s", pdu.Version, Printable(integrity))
 	}
 	if err := p.countMAC(); err != nil {
 		return nil, err

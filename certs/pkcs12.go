@@ -2,6 +2,7 @@ package certs
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 
@@ -30,6 +31,9 @@ func readPKCS12(value []byte) (*contents, *Error) {
 	if e := p.countHidden(); e != nil {
 		return nil, e
 	}
+	if e := p.refuseLongKeys(); e != nil {
+		return nil, e
+	}
 	if e := p.decode(found); e != nil {
 		return nil, e
 	}
@@ -51,7 +55,11 @@ func (p *pfx) decode(found *contents) *Error {
 		return e
 	}
 	found.keys = append(found.keys, k)
-	found.certs = append(append(found.certs, first), others...)
+	for _, cert := range append([]*x509.Certificate{first}, others...) {
+		if e := found.keepCertificate(cert); e != nil {
+			return e
+		}
+	}
 	return nil
 }
 
@@ -138,7 +146,7 @@ func (p *pfx) addBag(found *contents, bag safeBag) *Error {
 	case oidCRLBag, oidSecretBag:
 		return nil // beside the point
 	default:
-		found.warn("an entry of the kind %s in the PKCS#12 file is passed over", id)
+		found.warn("an entry of the kind %s in the PKCS#12 file is passed over", Printable(id))
 	}
 	return nil
 }
@@ -152,7 +160,7 @@ func addCertBag(found *contents, der []byte) *Error {
 		return corrupt(err, "certificate %d of the PKCS#12 file cannot be read", len(found.certs)+1)
 	}
 	if bag.ID.String() != "1.2.840.113549.1.9.22.1" {
-		return unsupported("export it again with X.509 certificates alone", "the PKCS#12 file has a certificate of the kind %s, not X.509", bag.ID)
+		return unsupported("export it again with X.509 certificates alone", "the PKCS#12 file has a certificate of the kind %s, not X.509", Printable(bag.ID.String()))
 	}
 	return found.addCertificate(bag.Data)
 }

@@ -41,7 +41,12 @@ func sealedSafe(t testing.TB, bmp []byte, bags ...safeBag) contentInfo {
 
 func sealedKey(t testing.TB, key any, bmp []byte) safeBag {
 	t.Helper()
-	algorithm, sealed := seal(t, pkcs8Of(t, key), bmp, 2)
+	return sealedDER(t, pkcs8Of(t, key), bmp)
+}
+
+func sealedDER(t testing.TB, key, bmp []byte) safeBag {
+	t.Helper()
+	algorithm, sealed := seal(t, key, bmp, 2)
 	return makeBag(t, oidShroudedBag, must[[]byte](t)(asn1.Marshal(shroudedKey{algorithm, sealed})))
 }
 

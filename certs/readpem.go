@@ -7,7 +7,13 @@ import (
 	"strings"
 )
 
-const pemBegin = "-----BEGIN"
+const (
+	pemBegin  = "-----BEGIN"
+	pemDashes = "-----"
+
+	maxLabel     = 40
+	labelLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 "
+)
 
 func looksLikePEM(b []byte) bool { return bytes.Contains(b, []byte(pemBegin)) }
 
@@ -44,7 +50,7 @@ func decodeBlock(text []byte, at, end int) (*pem.Block, *Error) {
 			return block, nil
 		}
 	}
-	err := corrupt(nil, "the PEM block %q in line %d cannot be decoded", label(text[at:end]), 1+bytes.Count(text[:at], []byte("\n")))
+	err := corrupt(nil, "the PEM block%s in line %d cannot be decoded", label(text[at:end]), 1+bytes.Count(text[:at], []byte("\n")))
 	switch {
 	case bytes.Contains(text, []byte(`\n`)):
 		err.Hint = `replace each \n by a line break; the text was escaped twice`
@@ -56,15 +62,17 @@ func decodeBlock(text []byte, at, end int) (*pem.Block, *Error) {
 	return nil, err
 }
 
-// label returns the label of a block for a message, bounded since it is foreign text.
+// label returns the label of a block that cannot be decoded, for a message, or nothing.
+// After a damaged frame may come the key itself, so it is shown only if the frame is
+// whole and has nothing but what labels are made of.
 func label(block []byte) string {
 	line, _, _ := strings.Cut(string(block), "\n")
-	line = strings.Trim(strings.TrimPrefix(strings.TrimSpace(line), pemBegin), "- ")
-	line, _, _ = strings.Cut(line, "-----")
-	if len(line) > 40 {
-		line = line[:40]
+	line, begins := strings.CutPrefix(strings.TrimSpace(line), pemBegin+" ")
+	line, ends := strings.CutSuffix(line, pemDashes)
+	if !begins || !ends || line == "" || len(line) > maxLabel || strings.Trim(line, labelLetters) != "" {
+		return ""
 	}
-	return line
+	return ` "` + line + `"`
 }
 
 func (c *contents) addBlock(block *pem.Block) *Error {
@@ -98,10 +106,10 @@ func (c *contents) addBlock(block *pem.Block) *Error {
 func (c *contents) addForeign(label string) *Error {
 	if strings.HasSuffix(label, "PRIVATE KEY") {
 		if c.refused == nil {
-			c.refused = unsupported("convert the key to PKCS#8: openssl pkey -in key.pem -out plain.pem", "the PEM text has a key of the kind %q, which is not supported", label)
+			c.refused = unsupported("convert the key to PKCS#8: openssl pkey -in key.pem -out plain.pem", "the PEM text has a key of the kind %s, which is not supported", quoted(label))
 		}
 		return nil
 	}
-	c.warn("the PEM block %q is passed over", label)
+	c.warn("the PEM block %s is passed over", quoted(label))
 	return nil
 }

@@ -82,6 +82,12 @@ func TestTheDamagedBlockIsNamed(t *testing.T) {
 	if want := `"CERTIFICATE" in line 6`; !strings.Contains(e.Fact, want) {
 		t.Errorf("%q does not say %s", e.Fact, want)
 	}
+	for _, frame := range []string{"-----BEGIN CERTIFICATE----", "-----BEGIN CERTIFICATE", "-----BEGIN-----", "-----BEGIN Certificate-----"} {
+		damaged := bytes.Replace(bad, []byte("-----BEGIN CERTIFICATE-----"), []byte(frame), 1)
+		if e := mustRefuse(t, join(key, damaged), Corrupt); !strings.Contains(e.Fact, "the PEM block in line 6") {
+			t.Errorf("%q does not name the line alone", e.Fact)
+		}
+	}
 	if e := mustRefuse(t, bytes.ReplaceAll(key, []byte("\n"), []byte(`\n`)), Corrupt); !strings.Contains(e.Hint, `\n`) {
 		t.Errorf("hint %q", e.Hint)
 	}

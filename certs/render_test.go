@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"math/big"
 	"strings"
 	"testing"
+
+	pkcs12 "software.sslmate.com/src/go-pkcs12"
 )
 
 // Everything that prints a value is tried on a bundle and its text, alone and inside of
@@ -101,4 +104,51 @@ func TestErrorsHoldNothingOfAKey(t *testing.T) {
 			cut += 10
 		}
 	}
+}
+
+// A frame that is damaged in any way is an error that names the block or the line, and
+// what follows the damage may be the key.
+func TestErrorsHoldNothingOfAKeyInADamagedFrame(t *testing.T) {
+	key := newP256(t)
+	digits := base64.StdEncoding.EncodeToString(pkcs8Of(t, key))
+	good := string(keyPEM(t, key))
+	const begin = "-----BEGIN PRIVATE KEY-----\n"
+	values := map[string]string{
+		"all in one line":      strings.ReplaceAll(good, "\n", ""),
+		"spaces for lines":     strings.ReplaceAll(good, "\n", " "),
+		"escaped lines":        strings.ReplaceAll(good, "\n", `\n`),
+		"carriage returns":     strings.ReplaceAll(good, "\n", "\r"),
+		"no label":             strings.Replace(good, begin, "-----BEGIN", 1),
+		"no label, a space":    strings.Replace(good, begin, "-----BEGIN ", 1),
+		"label without dashes": strings.Replace(good, begin, "-----BEGIN PRIVATE KEY", 1),
+		"the key as the label": "-----BEGIN " + digits[40:60] + "-----\n",
+		"behind the dashes":    strings.Replace(good, begin, begin[:len(begin)-1], 1),
+	}
+	for cut := range len(begin) {
+		values[fmt.Sprint("cut at ", cut)] = strings.Replace(good, begin, begin[:len(begin)-cut]+"-", 1)
+		values[fmt.Sprint("hole at ", cut)] = begin[:cut] + good[min(len(good), len(begin)+cut):]
+		values[fmt.Sprint("again at ", cut)] = begin[:cut] + "-----BEGIN " + digits[cut:]
+	}
+	cert := certPEM(newChain(t, 1, newP256(t))[0].cert)
+	for name, value := range values {
+		_, err := Parse("", join([]byte(value), []byte("\n"), cert))
+		if err == nil {
+			t.Errorf("%s: a bundle without its key was read", name)
+			continue
+		}
+		text := fmt.Sprintf("%v %+v %#v", err, err, err)
+		for at := range len(digits) - 8 {
+			if strings.Contains(text, digits[at:at+8]) {
+				t.Errorf("%s: a part of the key is in %q", name, text)
+				break
+			}
+		}
+	}
+}
+
+// The text of a frame may be inside of binary data, which is then no label.
+func TestPKCS12IsNotTakenForPEM(t *testing.T) {
+	key := newP256(t)
+	chain := []*identity{issue(t, nil, "x\n-----BEGIN PRIVATE KEY-----\n", key)}
+	mustParse(t, encodePFX(t, pkcs12.Passwordless, chain, ""))
 }

@@ -42,7 +42,8 @@ func (p *pfx) countWithin(rounds *big.Int) *Error {
 	return nil
 }
 
-// countBags counts the rounds that encrypted keys ask for, each for its own.
+// countBags counts the rounds that encrypted keys ask for, each for its own, and notes
+// which keys are long.
 func (p *pfx) countBags(bags []safeBag, depth int) *Error {
 	for _, bag := range bags {
 		switch bag.ID.String() {
@@ -53,6 +54,13 @@ func (p *pfx) countBags(bags []safeBag, depth int) *Error {
 			}
 			if err := p.count(iterations(key.Algorithm)); err != nil {
 				return err
+			}
+			if len(key.Data) >= longKey {
+				p.long = append(p.long, key)
+			}
+		case oidKeyBag:
+			if len(bag.Value.Bytes) >= longKey {
+				p.long = append(p.long, shroudedKey{Data: bag.Value.Bytes})
 			}
 		case oidNestedBag:
 			p.nested = true

@@ -201,12 +201,12 @@ func (a *app) printInspection(i certs.Inspection) error {
 		a.printf("%s%s\n", strings.Repeat("  ", depth), role(depth, c))
 		indent := strings.Repeat("  ", depth+1)
 		if len(c.DNSNames) > 0 {
-			a.printf("%sfor %s\n", indent, strings.Join(c.DNSNames, ", "))
+			a.printf("%sfor %s\n", indent, printable(c.DNSNames))
 		}
 		a.printf("%svalid %s to %s\n%ssha256 %s\n", indent, c.NotBefore, c.NotAfter, indent, c.Sha256)
 	}
 	for _, c := range i.Extra {
-		a.printf("extra  %s\n  sha256 %s\n", c.Subject, c.Sha256)
+		a.printf("extra  %s\n  sha256 %s\n", certs.Printable(c.Subject), c.Sha256)
 	}
 	for _, w := range i.Warnings {
 		a.printf("warning: %s\n", w)
@@ -215,13 +215,23 @@ func (a *app) printInspection(i certs.Inspection) error {
 }
 
 func role(depth int, c certs.CertInfo) string {
+	subject := certs.Printable(c.Subject)
 	switch {
 	case depth == 0:
-		return "leaf   " + c.Subject
+		return "leaf   " + subject
 	case c.Subject == c.Issuer:
-		return "root   " + c.Subject
+		return "root   " + subject
 	}
-	return "issuer " + c.Subject
+	return "issuer " + subject
+}
+
+// printable are names from a certificate, which may hold anything.
+func printable(names []string) string {
+	safe := make([]string, len(names))
+	for i, n := range names {
+		safe[i] = certs.Printable(n)
+	}
+	return strings.Join(safe, ", ")
 }
 
 func (a *app) printVersion(kvfs, goVersion, platform string) error {
