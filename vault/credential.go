@@ -11,8 +11,14 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 )
 
-// earlyRefresh is azcore's margin: a token this close to its end is no longer used when a new one can be had.
-const earlyRefresh = 5 * time.Minute
+const (
+	// earlyRefresh is azcore's margin: a token this close to its end is no longer used when a new one can be had.
+	earlyRefresh = 5 * time.Minute
+	// renewalPause is azcore's too: after a renewal has failed, a token that has not ended serves so long without another.
+	renewalPause = 30 * time.Second
+	// youngToken is the age below which no token is stale: a vault that rejects it would reject its successor too.
+	youngToken = time.Minute
+)
 
 // credential keeps the tokens of one Identity for all vaults. It stands in front of azidentity because the cache behind
 // that belongs to the whole process, does not know endpoints, and cannot forget a token that a vault rejected.
@@ -32,8 +38,9 @@ type tokenKey struct{ scope, tenant string }
 
 type held struct {
 	token    azcore.AccessToken
-	failure  *Error    // of the latest request, nil if it gave token
-	failedAt time.Time // when failure was known
+	issued   time.Time // when token came
+	failure  *Error    // of the latest request, nil if there is a token
+	failedAt time.Time // when the latest request failed, the renewal of token included
 }
 
 // newCredential prepares the credential of id. Requests to the machine's identity endpoint go through machine.
@@ -75,7 +82,8 @@ func openAmbient(machine *http.Client) func() (azcore.TokenCredential, error) {
 }
 
 // GetToken implements azcore.TokenCredential. One caller at a time asks; those who waited share its answer. A valid token
-// outlives failed attempts to renew it. The error is always an *[Error], and noted in the attempt of ctx.
+// outlives failed attempts to renew it, and nobody waits for a renewal who has one. The error is always an *[Error], and
+// noted in the attempt of ctx.
 func (c *credential) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	token, err := c.token(ctx, o)
 	if err != nil {
@@ -93,12 +101,15 @@ func (c *credential) token(ctx context.Context, o policy.TokenRequestOptions) (a
 	if h, ok := c.answered(ctx, key, o); ok {
 		return h.token, h.failure
 	}
-	select {
-	case c.busy <- struct{}{}:
-		defer func() { <-c.busy }()
-	case <-ctx.Done():
-		return azcore.AccessToken{}, explainIdentity(c.id, &identityAnswer{}, context.Cause(ctx))
+	if !c.free() {
+		if token, ok := c.unexpired(key, o); ok {
+			return token, nil
+		}
+		if err := c.wait(ctx); err != nil {
+			return azcore.AccessToken{}, err
+		}
 	}
+	defer func() { <-c.busy }()
 	if h, ok := c.answered(ctx, key, o); ok {
 		return h.token, h.failure
 	}
@@ -106,31 +117,67 @@ func (c *credential) token(ctx context.Context, o policy.TokenRequestOptions) (a
 	return c.keep(ctx, key, token, err)
 }
 
-// answered returns what needs no request: a fresh token, or the failure of somebody who asked while this try was under
-// way already. A claims challenge needs a new token in any case.
+// free takes the turn to ask if nobody has it.
+func (c *credential) free() bool {
+	select {
+	case c.busy <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait takes the turn to ask once it is free.
+func (c *credential) wait(ctx context.Context) *Error {
+	select {
+	case c.busy <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return explainIdentity(c.id, &identityAnswer{}, context.Cause(ctx))
+	}
+}
+
+// answered returns what needs no request: a fresh token, one that has not ended although its renewal failed just now, or the
+// failure of somebody who asked while this try was under way already.
 func (c *credential) answered(ctx context.Context, key tokenKey, o policy.TokenRequestOptions) (held, bool) {
-	c.mu.Lock()
-	h := c.held[key]
-	c.mu.Unlock()
+	h, now := c.holds(key), time.Now()
 	switch began := attemptOf(ctx).began; {
-	case o.Claims != "":
+	case c.mustAsk(o):
 		return held{}, false
+	case fresh(h.token, now), valid(h.token, now) && now.Sub(h.failedAt) < renewalPause:
+		return held{token: h.token}, true
 	case h.failure != nil && !began.IsZero() && h.failedAt.After(began):
 		return held{failure: h.failure}, true
-	case fresh(h.token, time.Now()):
-		return held{token: h.token}, true
 	}
 	return held{}, false
 }
 
+// unexpired returns the token that serves while somebody else renews it.
+func (c *credential) unexpired(key tokenKey, o policy.TokenRequestOptions) (azcore.AccessToken, bool) {
+	token := c.holds(key).token
+	return token, valid(token, time.Now()) && !c.mustAsk(o)
+}
+
+func (c *credential) holds(key tokenKey) held {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.held[key]
+}
+
+// mustAsk reports whether no token will do that was had before. An identity endpoint takes no claims: there it is up to
+// reject whether the token of the challenged request is replaced.
+func (c *credential) mustAsk(o policy.TokenRequestOptions) bool {
+	return o.Claims != "" && c.id.Ambient
+}
+
+func valid(t azcore.AccessToken, now time.Time) bool { return t.Token != "" && now.Before(t.ExpiresOn) }
+
 func fresh(t azcore.AccessToken, now time.Time) bool {
-	if t.Token == "" {
-		return false
+	refresh := t.RefreshOn
+	if refresh.IsZero() {
+		refresh = t.ExpiresOn.Add(-earlyRefresh)
 	}
-	if !t.RefreshOn.IsZero() {
-		return now.Before(t.RefreshOn) && now.Before(t.ExpiresOn)
-	}
-	return now.Before(t.ExpiresOn.Add(-earlyRefresh))
+	return valid(t, now) && now.Before(refresh)
 }
 
 // ask gets a new token. A panic must not leave here: azcore's caller would keep everybody else waiting for ever.
@@ -172,26 +219,28 @@ func (c *credential) opened() (azcore.TokenCredential, error) {
 func (c *credential) keep(ctx context.Context, key tokenKey, token azcore.AccessToken, err *Error) (azcore.AccessToken, *Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h := c.held[key]
+	h, now := c.held[key], time.Now()
 	switch {
 	case err == nil:
-		c.held[key] = held{token: token}
+		c.held[key] = held{token: token, issued: now}
 		return token, nil
-	case h.token.Token != "" && time.Now().Before(h.token.ExpiresOn):
+	case valid(h.token, now):
+		h.failedAt = now
+		c.held[key] = h
 		return h.token, nil
 	case ctx.Err() == nil:
-		c.held[key] = held{failure: err, failedAt: time.Now()}
+		c.held[key] = held{failure: err, failedAt: now}
 	}
 	return azcore.AccessToken{}, err
 }
 
 // reject forgets a token that a vault answered with 401, and the credential with its caches that gave it. A newer token
-// that came meanwhile stays.
+// that came meanwhile stays, and so does a young one: it is the identity that this vault rejects, and other vaults do not.
 func (c *credential) reject(token string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for key, h := range c.held {
-		if h.token.Token == token {
+		if h.token.Token == token && time.Since(h.issued) >= youngToken {
 			delete(c.held, key)
 			c.inner = nil
 		}

@@ -13,8 +13,10 @@
 //     verification finds to be the parent of the host. Redirects and next links to other hosts are refused.
 //   - A try ends within Options.TryTimeout, the body and the request for a token included; the connection of a try that
 //     did not end by itself is not used again.
-//   - Answers are bounded: 1 MiB per body.
-//   - A token that a vault rejected is forgotten, and so is the credential that gave it.
+//   - Answers are bounded: 1 MiB per body, 10,000 versions per secret.
+//   - A token that a vault rejected is forgotten, and so is the credential that gave it, unless it is younger than a
+//     minute: one vault that rejects every token costs the identity endpoint at most a request per minute.
+//   - A token that has not ended serves while its renewal hangs, and after it failed.
 //   - Versions that leave this package have 32 hexadecimal digits: they become file names.
 //   - Nothing that this package returns or logs holds a token.
 //

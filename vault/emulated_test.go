@@ -390,6 +390,7 @@ func TestRejectedTokenIsReplacedWithinTheTry(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked := w.Counters().Identity
+	w.client.AgeTokens(time.Minute)
 	w.SetFault(emulator.Fault{Kind: emulator.TokenExpired, Count: 1})
 	if _, err := w.get(t, www); err != nil {
 		t.Fatalf("after one rejection: %v", err)
@@ -399,12 +400,13 @@ func TestRejectedTokenIsReplacedWithinTheTry(t *testing.T) {
 	}
 }
 
-// A token that the vault keeps rejecting must be asked for anew in each try, not come out of a cache until it ends.
+// An old token that the vault rejects must be asked for anew, not come out of a cache until it ends.
 func TestRejectedTokenNeverComesBack(t *testing.T) {
 	w := newWorld(t, emulator.Options{}, vault.Options{})
 	w.add(t, "www", "x")
 	w.SetFault(emulator.Fault{Kind: emulator.TokenExpired})
 	for try := range 3 {
+		w.client.AgeTokens(time.Minute)
 		asked := w.Counters().Identity
 		_, err := w.get(t, www)
 		if e := failure(t, err); e.Kind != vault.KindUnauthorized {
@@ -417,6 +419,29 @@ func TestRejectedTokenNeverComesBack(t *testing.T) {
 	w.ClearFaults()
 	if _, err := w.get(t, www); err != nil {
 		t.Errorf("once the vault takes tokens again: %v", err)
+	}
+}
+
+// A vault of another tenant rejects the identity for ever: it must neither flood the endpoint nor take the token from others.
+func TestVaultThatRejectsEveryTokenCostsOthersNothing(t *testing.T) {
+	w := newWorld(t, emulator.Options{Vaults: []string{"contoso-web", "contoso-api"}}, vault.Options{})
+	w.add(t, "www", "x")
+	if _, err := w.get(t, www); err != nil {
+		t.Fatal(err)
+	}
+	asked := w.Counters().Identity
+	w.SetFault(emulator.Fault{Vault: "contoso-api", Kind: emulator.TokenExpired})
+	for range 50 {
+		_, err := w.get(t, "https://contoso-api.vault.azure.net/secrets/www")
+		if e := failure(t, err); e.Kind != vault.KindUnauthorized {
+			t.Fatalf("%s: %v", e.Kind, e)
+		}
+		if _, err := w.get(t, www); err != nil {
+			t.Fatalf("the other vault: %v", err)
+		}
+	}
+	if got := w.Counters().Identity - asked; got > 0 {
+		t.Errorf("a vault that rejects every token led to %d new ones, want 0", got)
 	}
 }
 

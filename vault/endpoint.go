@@ -85,7 +85,7 @@ func (e endpoint) ask(req *http.Request, answer *identityAnswer) (*http.Response
 		return nil, fmt.Errorf("reading the answer of the identity endpoint: %w", err)
 	}
 	answer.note(resp, text)
-	if err := screenArcKey(resp); err != nil {
+	if err := screenArcKey(resp, arcKeyDirectory); err != nil {
 		return nil, err
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(text))
@@ -93,13 +93,13 @@ func (e endpoint) ask(req *http.Request, answer *identityAnswer) (*http.Response
 }
 
 // screenArcKey looks at the key file that an Azure Arc challenge names before azidentity reads it, which follows symbolic
-// links: an impostor on the agent's port must not make root read anything.
-func screenArcKey(resp *http.Response) error {
+// links: an impostor on the agent's port must not make root read anything but what the agent keeps in directory.
+func screenArcKey(resp *http.Response, directory string) error {
 	_, file, ok := strings.Cut(resp.Header.Get("WWW-Authenticate"), "Basic realm=")
 	if !ok || resp.StatusCode != http.StatusUnauthorized {
 		return nil
 	}
-	if filepath.Dir(file) != arcKeyDirectory || filepath.Ext(file) != ".key" {
+	if filepath.Dir(file) != directory || filepath.Ext(file) != ".key" {
 		return fmt.Errorf("the Azure Arc challenge names %s, which is no key of the agent", quoted(file))
 	}
 	info, err := os.Lstat(file)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
@@ -169,9 +170,10 @@ func (e *Error) caller(id Identity) string {
 	return "OBJECT-ID"
 }
 
-// clientAddress returns this machine's address as the vault's message names it, or a placeholder.
+// clientAddress returns this machine's address as the vault's message names it, or a placeholder. A zone, which may be any
+// text, has no place in a command to paste.
 func (e *Error) clientAddress() string {
-	if address, err := netip.ParseAddr(e.quotedValue("Client address: ")); err == nil {
+	if address, err := netip.ParseAddr(e.quotedValue("Client address: ")); err == nil && address.Zone() == "" {
 		return address.String()
 	}
 	return "ADDRESS"
@@ -205,9 +207,11 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
-// folded makes foreign text one line of at most 500 characters.
+// folded makes foreign text one line of at most 500 characters, with nothing in it that moves a cursor or turns the
+// direction of writing.
 func folded(s string) string {
-	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || r == 0x85 || r == '\u2028' || r == '\u2029' }), " ")
+	s = strings.ToValidUTF8(s, "\ufffd")
+	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }), " ")
 	if r := []rune(s); len(r) > 500 {
 		return string(r[:500]) + "..."
 	}

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // publicSuffixes are the clouds whose vaults need no setting: global, China, US government, and Germany, which is closed
@@ -21,7 +22,7 @@ func parseHost(u *url.URL, suffixes []string) (string, error) {
 		return "", &RefError{"the URL has no host", urlHint}
 	}
 	label, rest, _ := strings.Cut(hostname, ".")
-	if label == "" || rest == "" {
+	if label == "" || rest == "" || !isASCII(hostname) {
 		return "", unknownHost(hostname)
 	}
 	own := ownSuffix(rest, port, suffixes)
@@ -40,6 +41,11 @@ func parseHost(u *url.URL, suffixes []string) (string, error) {
 			"leave the port out; another one needs its own suffix in kvfs.vaultDnsSuffixes"}
 	}
 	return hostname + ":" + port, nil
+}
+
+// isASCII guards comparisons without case: two other letters, the Kelvin sign and the long s, fold to ones of ASCII.
+func isASCII(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
 }
 
 func isPublicSuffix(rest string) bool {

@@ -10,12 +10,15 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
-	"unicode/utf8"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -201,29 +204,98 @@ func TestFoldedIsOneShortLineOfText(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"", ""},
 		{"Caller is not authorized.\r\nVault: V;location=eastus\r\n", "Caller is not authorized. Vault: V;location=eastus"},
-		{"a\x00\x1b[31m\u2028b\x85", "a [31m b\x85"},
+		{"a\x00\x1b[31m\u2028b\u2029c\x7f", "a [31m b c"},
+		{"a\u0085b\u009b31mc\u0080\u009fd", "a b 31mc d"},       // C1 controls, a sequence of which moves a cursor
+		{"a\u202eb\u202dc\u2066d\u2069e\u200ff", "a b c d e f"}, // the direction of writing
+		{"a\x85b\xffc", "a\ufffdb\ufffdc"},
+		{"Straße 日本 😀", "Straße 日本 😀"},
 		{strings.Repeat("é", 501), strings.Repeat("é", 500) + "..."},
 	} {
-		if got := folded(tt.in); got != tt.want && utf8.ValidString(tt.in) {
+		if got := folded(tt.in); got != tt.want {
 			t.Errorf("folded(%q) = %q, want %q", tt.in, got, tt.want)
 		}
 	}
 }
 
 func TestArcKeyFilesAreScreened(t *testing.T) {
-	for _, realm := range []string{"/etc/shadow", "/var/opt/azcmagent/tokens/../../../../etc/shadow.key", "/var/opt/azcmagent/tokens/sub/a.key",
-		"/var/opt/azcmagent/tokens/a.pem", "relative.key", "/var/opt/azcmagent/tokens/absent-" + rand(t) + ".key"} {
-		resp := &http.Response{StatusCode: http.StatusUnauthorized, Header: http.Header{"Www-Authenticate": {"Basic realm=" + realm}}}
-		if err := screenArcKey(resp); err == nil {
-			t.Errorf("the key file %s was let through", realm)
+	tokens, elsewhere := t.TempDir(), t.TempDir()
+	if err := os.Mkdir(filepath.Join(tokens, "sub"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, size := range map[string]int{
+		filepath.Join(tokens, "a.key"): 16, filepath.Join(tokens, "full.key"): arcKeyLimit, filepath.Join(tokens, "large.key"): arcKeyLimit + 1,
+		filepath.Join(tokens, "a.pem"): 16, filepath.Join(tokens, "sub", "a.key"): 16, filepath.Join(elsewhere, "a.key"): 16,
+	} {
+		if err := os.WriteFile(name, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if err := screenArcKey(&http.Response{StatusCode: http.StatusOK, Header: http.Header{}}); err != nil {
+	if err := os.Symlink("a.key", filepath.Join(tokens, "link.key")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(tokens, "directory.key"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	inTokens := func(name string) string { return tokens + "/" + name }
+	for realm, want := range map[string]string{
+		inTokens("a.key"):         "",
+		inTokens("full.key"):      "",
+		inTokens("large.key"):     "is not a regular file",
+		inTokens("link.key"):      "is not a regular file",
+		inTokens("directory.key"): "is not a regular file",
+		inTokens("absent.key"):    "no such file",
+		inTokens("a.pem"):         "is no key of the agent",
+		inTokens("sub/a.key"):     "is no key of the agent",
+		inTokens("../" + filepath.Base(elsewhere) + "/a.key"): "is no key of the agent",
+		elsewhere + "/a.key": "is no key of the agent",
+		"a.key":              "is no key of the agent",
+		"/etc/shadow":        "is no key of the agent",
+	} {
+		resp := &http.Response{StatusCode: http.StatusUnauthorized, Header: http.Header{"Www-Authenticate": {"Basic realm=" + realm}}}
+		switch err := screenArcKey(resp, tokens); {
+		case want == "" && err != nil:
+			t.Errorf("the agent's own key: %v", err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: %v, want one that %s", realm, err, want)
+		}
+	}
+	if err := screenArcKey(&http.Response{StatusCode: http.StatusOK, Header: http.Header{}}, tokens); err != nil {
 		t.Errorf("an answer without a challenge: %v", err)
 	}
 }
 
-func rand(t *testing.T) string { return filepath.Base(t.TempDir()) }
+func TestNoTokenLeavesForAnotherHost(t *testing.T) {
+	var strayed atomic.Int64
+	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { strayed.Add(1) }))
+	defer server.Close()
+	ref := Ref{host: strings.TrimPrefix(server.URL, "https://"), name: "www"}
+	other := Ref{host: "contoso-web.vault.azure.net", name: "www"}
+	for _, tt := range []struct {
+		ref  Ref
+		url  string
+		want bool
+	}{
+		{ref, server.URL + "/secrets/www", true},
+		{ref, strings.Replace(server.URL, "https:", "http:", 1), false},
+		{other, server.URL + "/secrets/www", false},
+		{other, "https://contoso-web.vault.azure.net:" + server.URL[strings.LastIndexByte(server.URL, ':')+1:], false},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, tt.url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer token")
+		before := strayed.Load()
+		resp, err := vaultTransporter{server.Client(), newTestCredential(nil), tt.ref}.Do(req)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		var e *Error
+		if sent := strayed.Load() > before; sent != tt.want || !tt.want && (!errors.As(err, &e) || e.Kind != KindProtocol) {
+			t.Errorf("%s for %s: sent %v, %v", tt.url, tt.ref, sent, err)
+		}
+	}
+}
 
 // source is a credential whose every answer the test gives.
 type source func() (azcore.AccessToken, error)
@@ -239,47 +311,100 @@ func newTestCredential(s source) *credential {
 var scope = policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}}
 
 func TestFailedRenewalKeepsAValidToken(t *testing.T) {
-	aging := azcore.AccessToken{Token: "aging", ExpiresOn: time.Now().Add(4 * time.Minute)}
-	asked := 0
-	c := newTestCredential(func() (azcore.AccessToken, error) {
-		if asked++; asked > 1 {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		c := newTestCredential(func() (azcore.AccessToken, error) {
+			asked++
 			return azcore.AccessToken{}, errors.New("the endpoint is down")
+		})
+		c.holdAging(4 * time.Minute)
+		for _, tt := range []struct {
+			wait time.Duration
+			want int
+		}{{0, 1}, {0, 1}, {renewalPause - 1, 1}, {1, 2}, {time.Minute, 3}} {
+			time.Sleep(tt.wait)
+			if got, err := c.GetToken(t.Context(), scope); err != nil || got.Token != "aging" || asked != tt.want {
+				t.Fatalf("%v later: GetToken = %q, %v, asked %d times in all; want %d", tt.wait, got.Token, err, asked, tt.want)
+			}
 		}
-		return aging, nil
+		c.reject("aging")
+		if got, err := c.GetToken(t.Context(), scope); err == nil {
+			t.Errorf("a rejected token came back: %q", got.Token)
+		}
 	})
-	for range 2 {
-		if got, err := c.GetToken(t.Context(), scope); err != nil || got.Token != "aging" {
-			t.Fatalf("GetToken = %v, %v", got.Token, err)
+}
+
+// holdAging gives c a token that is due for renewal and ends after left.
+func (c *credential) holdAging(left time.Duration) {
+	now := time.Now()
+	aging := azcore.AccessToken{Token: "aging", ExpiresOn: now.Add(left)}
+	c.held[tokenKey{scope: scope.Scopes[0]}] = held{token: aging, issued: now.Add(-time.Hour)}
+}
+
+// Queued behind a request that hangs, callers would run into their deadlines one after the other, a valid token in hand.
+func TestHangingRenewalKeepsNobodyFromAValidToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		c := newTestCredential(func() (azcore.AccessToken, error) {
+			asked.Add(1)
+			time.Sleep(identityTimeout)
+			return azcore.AccessToken{}, errors.New("the endpoint hangs")
+		})
+		c.holdAging(3 * time.Minute)
+		begin := time.Now()
+		var atOnce atomic.Int64
+		var callers sync.WaitGroup
+		for range 6 {
+			callers.Go(func() {
+				ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), attemptKey{}, &attempt{began: begin}), 2*identityTimeout)
+				defer cancel()
+				if got, err := c.GetToken(ctx, scope); err != nil || got.Token != "aging" {
+					t.Errorf("GetToken = %q, %v", got.Token, err)
+				}
+				if time.Since(begin) == 0 {
+					atOnce.Add(1)
+				}
+			})
 		}
-	}
-	if asked != 2 {
-		t.Errorf("a token about to expire was renewed %d times, want 2 requests", asked)
-	}
-	c.reject("aging")
-	if got, err := c.GetToken(t.Context(), scope); err == nil {
-		t.Errorf("a rejected token came back: %q", got.Token)
-	}
+		callers.Wait()
+		if asked.Load() != 1 || atOnce.Load() != 5 {
+			t.Errorf("asked %d times, %d of 6 callers did not wait; want 1, 5", asked.Load(), atOnce.Load())
+		}
+	})
 }
 
 // The caches behind ambient credentials live as long as those do.
 func TestRejectionForgetsTheCredentialOfThatTokenAlone(t *testing.T) {
-	opened := 0
-	c := newTestCredential(nil)
-	c.open = func() (azcore.TokenCredential, error) {
-		opened++
-		return source(func() (azcore.AccessToken, error) {
-			return azcore.AccessToken{Token: fmt.Sprint("token ", opened), ExpiresOn: time.Now().Add(time.Hour)}, nil
-		}), nil
-	}
-	for _, tt := range []struct{ reject, want string }{{"none", "token 1"}, {"token 1", "token 2"}, {"token 1", "token 2"}} {
-		if _, err := c.GetToken(t.Context(), scope); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		opened := 0
+		c := newTestCredential(nil)
+		c.open = func() (azcore.TokenCredential, error) {
+			opened++
+			return source(func() (azcore.AccessToken, error) {
+				return azcore.AccessToken{Token: fmt.Sprint("token ", opened), ExpiresOn: time.Now().Add(time.Hour)}, nil
+			}), nil
 		}
-		c.reject(tt.reject)
-		if got, err := c.GetToken(t.Context(), scope); err != nil || got.Token != tt.want {
-			t.Errorf("after %q was rejected: %q, %v; want %q", tt.reject, got.Token, err, tt.want)
+		for _, tt := range []struct {
+			age          time.Duration
+			reject, want string
+		}{
+			{0, "none", "token 1"},
+			{youngToken - 1, "token 1", "token 1"},
+			{1, "token 1", "token 2"},
+			{youngToken, "token 1", "token 2"},
+			{0, "token 2", "token 3"},
+			{0, "token 3", "token 3"},
+		} {
+			if _, err := c.GetToken(t.Context(), scope); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(tt.age)
+			c.reject(tt.reject)
+			if got, err := c.GetToken(t.Context(), scope); err != nil || got.Token != tt.want {
+				t.Errorf("%v later %q was rejected: %q, %v; want %q", tt.age, tt.reject, got.Token, err, tt.want)
+			}
 		}
-	}
+	})
 }
 
 func TestTokenIsRenewedAtItsRefreshTime(t *testing.T) {

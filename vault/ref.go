@@ -200,14 +200,35 @@ func isAlphanumeric(c byte) bool {
 func quoted(s string) string { return `"` + shortened(s) + `"` }
 
 // shortened makes foreign text fit for one line of a message: escaped, at most some eighty characters, and without
-// anything that stands before an "@", since that may be a password.
+// anything that may be a password.
 func shortened(s string) string {
-	if i := strings.LastIndexByte(s, '@'); i >= 0 {
-		s = "..." + s[i:]
-	}
+	s = withoutSecrets(s)
 	if r := []rune(s); len(r) > 80 {
 		s = string(r[:80]) + "..."
 	}
 	q := fmt.Sprintf("%q", s)
 	return q[1 : len(q)-1]
+}
+
+// withoutSecrets leaves out what stands before an "@", and the query and fragment. In a malformed URL an "@" may belong to
+// either side of a "?", so that nothing after the scheme can be shown.
+func withoutSecrets(s string) string {
+	rest := ""
+	if i := strings.IndexAny(s, "?#"); i >= 0 {
+		s, rest = s[:i], s[i:]
+	}
+	if strings.Contains(rest, "@") {
+		scheme, _, ok := strings.Cut(s, "://")
+		if !ok || !validName(scheme, 1, 16) {
+			return "..."
+		}
+		return scheme + "://..."
+	}
+	if i := strings.LastIndexByte(s, '@'); i >= 0 {
+		s = "..." + s[i:]
+	}
+	if rest != "" {
+		s += rest[:1] + "..."
+	}
+	return s
 }

@@ -105,6 +105,16 @@ func TestParseRefRefuses(t *testing.T) {
 		{raw: "https://me:hunter2 @contoso-web.vault.azure.net/secrets/www", fact: `"...@contoso-web.vault.azure.net/secrets/www" is not a URL`, hint: url},
 		{raw: "me:hunter2@contoso-web.vault.azure.net/secrets/www", fact: `"...@contoso-web.vault.azure.net/secrets/www" has no scheme`, hint: url},
 
+		{raw: "contoso-web.vault.azure.net/secrets/www?sig=hunter2", fact: `"contoso-web.vault.azure.net/secrets/www?..." has no scheme`, hint: use},
+		{raw: "contoso-web.vault.azure.net/secrets/www#hunter2", fact: `"contoso-web.vault.azure.net/secrets/www#..." has no scheme`, hint: use},
+		{raw: "https://contoso-web.vault.azure.net:port/secrets/www?sig=hunter2#hunter2", fact: `"https://contoso-web.vault.azure.net:port/secrets/www?..." is not a URL`, hint: url},
+		{raw: "https://me:hunter2@contoso-web.vault.azure.net:port/secrets/www?sig=hunter2", fact: `"...@contoso-web.vault.azure.net:port/secrets/www?..." is not a URL`, hint: url},
+		{raw: "https://contoso-web.vault.azure.net:port/secrets/www?me=a@hunter2", fact: `"https://..." is not a URL`, hint: url},
+		{raw: "https://me:hun#ter2@contoso-web.vault.azure.net/secrets/www", fact: `"https://..." is not a URL`, hint: url},
+		{raw: "https://me:hun@ter2:x?@contoso-web.vault.azure.net:port/secrets/www", fact: `"https://..." is not a URL`, hint: url},
+		{raw: "me:hun?ter2@contoso-web.vault.azure.net/secrets/www", fact: `"..." has no scheme`, hint: url},
+		{raw: "hunter2 ://hun?ter2@contoso-web.vault.azure.net/secrets/www", fact: `"..." is not a URL`, hint: url},
+
 		{raw: "https://contoso-web.vault.azure.com/secrets/www", fact: unknown("contoso-web.vault.azure.com"), hint: "did you mean contoso-web.vault.azure.net? " + others},
 		{raw: "https://contoso-web.vaults.azure.net/secrets/www", fact: unknown("contoso-web.vaults.azure.net"), hint: "did you mean contoso-web.vault.azure.net? " + others},
 		{raw: "https://contoso-web.vault.azure.net./secrets/www", fact: unknown("contoso-web.vault.azure.net."), hint: "did you mean contoso-web.vault.azure.net? " + others},
@@ -119,6 +129,11 @@ func TestParseRefRefuses(t *testing.T) {
 		{raw: "https://10.0.0.4/secrets/www", fact: unknown("10.0.0.4"), hint: shape},
 		{raw: "https://[fe80::1]/secrets/www", fact: unknown("fe80::1"), hint: shape},
 		{raw: "https://contoso-web.vault.azure.nеt/secrets/www", fact: unknown("contoso-web.vault.azure.nеt"), hint: "did you mean contoso-web.vault.azure.net? " + others}, // a Cyrillic letter
+		{raw: "https://contoso-web.vault.uſgovcloudapi.net/secrets/www", fact: unknown("contoso-web.vault.uſgovcloudapi.net"),
+			hint: "did you mean contoso-web.vault.usgovcloudapi.net? " + others}, // the long s, which folds to s
+		{raw: "https://contoso-web.vault.u%C5%BFgovcloudapi.net/secrets/www", fact: unknown("contoso-web.vault.uſgovcloudapi.net"),
+			hint: "did you mean contoso-web.vault.usgovcloudapi.net? " + others},
+		{raw: "https://contoso-web.vault.Kv.example/secrets/www", suffixes: []string{"vault.kv.example"}, fact: unknown("contoso-web.vault.Kv.example"), hint: shape}, // the Kelvin sign, which folds to k
 		{raw: "https://contoso%2eweb.vault.azure.net/secrets/www", fact: `"https://contoso%2eweb.vault.azure.net/secrets/www" is not a URL`, hint: url},
 		{raw: "https://contoso-web.privatelink.vaultcore.azure.net/secrets/www", fact: unknown("contoso-web.privatelink.vaultcore.azure.net"),
 			hint: "use contoso-web.vault.azure.net; its DNS answer leads to the private link"},

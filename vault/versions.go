@@ -9,8 +9,12 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
 )
 
-// maxPages bounds a listing whose links never end. The service gives 25 versions per page.
-const maxPages = 1000
+const (
+	// maxPages bounds a listing whose links never end. The service gives 25 versions per page.
+	maxPages = 1000
+	// maxVersions bounds what a listing keeps in memory: another server may put thousands into a page.
+	maxVersions = 10_000
+)
 
 // Versions lists all versions of a secret, newest first by creation time; ties, which the resolution of one second makes
 // possible, are in order of version. ref's own version does not matter. It needs the permission to list, which reading
@@ -43,6 +47,9 @@ func listVersions(ctx context.Context, sdk *azsecrets.Client, ref Ref) ([]Versio
 		if err := checkNextLink(ref, page.NextLink); err != nil {
 			return nil, err
 		}
+		if len(versions)+len(page.Value) > maxVersions {
+			return nil, senseless(ref, "the versions of %s are more than %d", secretOf(ref), maxVersions)
+		}
 		for _, item := range page.Value {
 			if item == nil || !validVersion(versionOf(item.ID)) {
 				return nil, senseless(ref, "the versions of %s include one without id", secretOf(ref))
@@ -65,10 +72,15 @@ func checkNextLink(ref Ref, link *string) error {
 	if u.Scheme == "" && u.Host == "" {
 		return nil // the SDK joins it to the vault's URL
 	}
-	if u.Scheme != "https" || u.User != nil || !sameID(strings.TrimSuffix(u.Host, ":443"), ref.Host()) {
+	if !isVaultURL(ref, u) {
 		return senseless(ref, "the versions of %s go on at another host, %s", secretOf(ref), quoted(u.Host))
 	}
 	return nil
+}
+
+// isVaultURL reports whether u leads to the vault of ref over TLS.
+func isVaultURL(ref Ref, u *url.URL) bool {
+	return u.Scheme == "https" && u.User == nil && sameID(strings.TrimSuffix(u.Host, ":443"), ref.Host())
 }
 
 func newestFirst(a, b VersionInfo) int {
@@ -85,4 +97,4 @@ func versionOf(id *azsecrets.ID) string {
 }
 
 // sameID compares as the service does: without case.
-func sameID(a, b string) bool { return strings.EqualFold(a, b) }
+func sameID(a, b string) bool { return isASCII(a) && isASCII(b) && strings.EqualFold(a, b) }
