@@ -1,0 +1,286 @@
+package sync
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"kvfs/tree"
+	"kvfs/vault"
+)
+
+// How many secrets are fetched side by side.
+const concurrency = 32
+
+// runner is what Run alone knows.
+type runner struct {
+	*Syncer
+	tries    errgroup.Group
+	flying   map[*certificate]bool // being tried; at most as many as outcomes has room for
+	outcomes chan outcome
+	waiting  []*wish
+	silent   map[string]bool // hosts that did not answer the last try
+	asked    time.Time       // when the settings were last asked how things are shown
+	looked   time.Time       // when launch last looked for what is due
+}
+
+// grant takes a wish up.
+func (r *runner) grant(w *wish) {
+	if w.settings != nil {
+		r.configure(*w.settings)
+	}
+	r.respec()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, other := range r.waiting { // nobody tries what the settings have no more
+		maps.DeleteFunc(other.left, func(c *certificate, _ bool) bool { return !slices.Contains(r.certs, c) })
+	}
+	w.left = map[*certificate]bool{}
+	for _, c := range r.certs {
+		switch {
+		case w.only != nil && w.only(c.source):
+			c.wanted, w.left[c] = true, true
+		case w.only == nil && c.lastAttempt.IsZero():
+			w.left[c] = true // due by itself, or being tried
+		}
+	}
+	r.waiting = append(r.waiting, w)
+}
+
+// due tells whether a certificate is to be tried now.
+func (r *runner) due(c *certificate, now time.Time) bool {
+	return !r.flying[c] && (c.wanted || !c.next.After(now))
+}
+
+// launch tries what is due, the longest due first and as much as there is room
+// for. A vault that does not answer gets little room: its certificates would take
+// it all, and with it the time of those whose vaults do.
+func (r *runner) launch(ctx context.Context) {
+	now := time.Now()
+	r.looked = now
+	due := slices.DeleteFunc(slices.Clone(r.certificates()), func(c *certificate) bool { return !r.due(c, now) })
+	if len(due) == 0 {
+		return
+	}
+	slices.SortStableFunc(due, func(a, b *certificate) int { return a.next.Compare(b.next) })
+	if now.Sub(r.asked) >= respecInterval { // users that did not exist may exist now
+		r.respec()
+	}
+	perVault := map[string]int{}
+	for c := range r.flying {
+		perVault[c.source.Ref.Host()]++
+	}
+	for _, c := range due {
+		host := c.source.Ref.Host()
+		if len(r.flying) == cap(r.outcomes) {
+			return
+		}
+		if r.silent[host] && perVault[host] >= silentRoom {
+			continue
+		}
+		perVault[host]++
+		c.wanted = false
+		r.flying[c] = true
+		a := c.attempt()
+		r.tries.Go(func() error {
+			r.outcomes <- a.try(ctx, r.opts.Vault)
+			return nil
+		})
+	}
+}
+
+const (
+	// silentRoom is how many tries a vault gets side by side that did not answer
+	// the last one.
+	silentRoom = 4
+	// respecInterval bounds how often the settings are asked how things are shown,
+	// which looks up users.
+	respecInterval = time.Second
+)
+
+// answered tells whether an outcome shows that the vault is there.
+func (o outcome) answered() bool {
+	var ve *vault.Error
+	return !errors.As(o.err, &ve) || ve.Kind != vault.KindTimeout && ve.Kind != vault.KindUnreachable
+}
+
+func (r *runner) certificates() []*certificate {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.certs // never modified, only replaced
+}
+
+// land takes in what came of a try, and of all others that have ended by now.
+func (r *runner) land(ctx context.Context, o outcome) {
+	for more := true; more; {
+		delete(r.flying, o.cert)
+		r.silent[o.cert.source.Ref.Host()] = !o.answered()
+		r.record(ctx, o)
+		for _, w := range r.waiting {
+			if !o.cert.wanted { // a try that had begun before the wish does not fulfil it
+				delete(w.left, o.cert)
+			}
+		}
+		select {
+		case o = <-r.outcomes:
+		default:
+			more = false
+		}
+	}
+}
+
+// wake is when there is something to do next that nobody announces. What was due
+// when launch looked and is not flying waits for room, and so for an outcome.
+func (r *runner) wake() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at := time.Now().Add(time.Hour)
+	for _, c := range r.certs {
+		if !r.flying[c] && c.next.After(r.looked) && c.next.Before(at) {
+			at = c.next
+		}
+	}
+	if r.dirty && !r.changing() && r.publishAt.Before(at) {
+		at = r.publishAt
+	}
+	return at
+}
+
+// record takes in what came of a try.
+func (s *Syncer) record(ctx context.Context, o outcome) {
+	if ctx.Err() != nil {
+		return // what an interrupted try says is no news
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.certs, o.cert) {
+		return // the settings have it no more
+	}
+	c, old, before := o.cert, o.cert.current(), o.cert.err
+	if c.record(o, time.Now(), s.settings.Interval, s.settings.Keep) {
+		s.dirty = true
+		s.renewals = append(s.renewals, Renewal{Source: c.source, Old: old, New: c.current(), Fetched: o.started})
+	}
+	s.report(c, before)
+}
+
+// report logs what a person should know: a failure when it begins and when it
+// becomes another, not at every try, and its end.
+func (s *Syncer) report(c *certificate, before error) {
+	url, version := slog.String("url", c.source.Ref.String()), slog.String("serving", string(c.current()))
+	switch {
+	case c.err != nil:
+		level, f := slog.LevelWarn, Explain(c.err)
+		if before != nil && Explain(before) == f {
+			level = slog.LevelDebug
+		}
+		s.log.Log(context.Background(), level, "refresh failed", url, version, "kind", f.Kind, "err", f.Fact, "hint", f.Hint, "failures", c.failures)
+	case before != nil:
+		s.log.Info("refresh works again", url, version)
+	default:
+		s.log.Debug("refreshed", url, version)
+	}
+}
+
+// respec asks how the certificates are to be shown.
+func (r *runner) respec() {
+	r.asked = time.Now()
+	r.mu.Lock()
+	ask := r.settings.Spec
+	r.mu.Unlock()
+	spec := ask() // looks up users, which may take a while
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !reflect.DeepEqual(spec, r.spec) {
+		r.spec, r.dirty = spec, true
+	}
+}
+
+// commit publishes what is known, if there is anything new and it is time: when
+// nothing more is to come soon, and otherwise at intervals of ten times what a
+// publication takes, so that the first load of a large store is not spent on
+// building it again and again.
+func (r *runner) commit(ctx context.Context) {
+	r.mu.Lock()
+	idle, now := len(r.flying) == 0, time.Now()
+	wait := !r.dirty || ctx.Err() != nil || r.changing() || r.publishAt.After(now) && (r.publishErr != nil || !idle && !r.anyFulfilled())
+	r.mu.Unlock()
+	if !wait {
+		r.publish(ctx)
+	}
+	r.settle()
+}
+
+// changing tells whether new settings wait for certificates that are not here
+// yet: new before old.
+func (r *runner) changing() bool {
+	return slices.ContainsFunc(r.waiting, func(w *wish) bool { return w.settings != nil && len(w.left) > 0 })
+}
+
+// anyFulfilled tells whether a wish waits for nothing but its publication.
+func (r *runner) anyFulfilled() bool {
+	return slices.ContainsFunc(r.waiting, func(w *wish) bool { return len(w.left) == 0 })
+}
+
+// settle tells those whose wish is fulfilled. What could not be published does
+// not keep them waiting: it is in the report.
+func (r *runner) settle() {
+	r.mu.Lock()
+	settled := !r.dirty || r.publishErr != nil
+	r.mu.Unlock()
+	if !settled {
+		return
+	}
+	r.waiting = slices.DeleteFunc(r.waiting, func(w *wish) bool {
+		if len(w.left) > 0 {
+			return false
+		}
+		close(w.done)
+		return true
+	})
+}
+
+func (s *Syncer) publish(ctx context.Context) {
+	s.mu.Lock()
+	spec, renewals, certs, versions := s.spec, s.renewals, s.certs, map[string][]*tree.Version{}
+	for _, c := range certs {
+		versions[c.source.Key()] = c.versions
+	}
+	s.renewals = nil
+	s.mu.Unlock()
+
+	began := time.Now()
+	snapshot, err := tree.Build(spec, func(key string) []*tree.Version { return versions[key] })
+	if err == nil {
+		err = s.opts.Publisher.Publish(ctx, snapshot)
+	}
+	now := time.Now()
+
+	s.mu.Lock()
+	s.publishErr, s.dirty, s.publishAt = err, err != nil, now.Add(10*now.Sub(began))
+	if err != nil {
+		s.renewals, s.publishAt = append(renewals, s.renewals...), now.Add(firstRetry)
+	} else {
+		for _, c := range certs {
+			c.shown = c.current()
+		}
+	}
+	s.mu.Unlock()
+	if err != nil {
+		s.log.Error("publishing failed; what was served is still served", "err", err)
+		return
+	}
+	for _, r := range renewals {
+		r.Published = now
+		s.log.Info("published", "url", r.Source.Ref.String(), "old", string(r.Old), "new", string(r.New), "took", now.Sub(r.Fetched).Round(time.Millisecond))
+		if s.opts.Renewed != nil {
+			s.opts.Renewed(r)
+		}
+	}
+}
