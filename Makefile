@@ -5,7 +5,7 @@ GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 BIN      := bin/kvfs
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 BENCHTIME ?= 1s
 FUZZTIME  ?= 30s
 TESTFLAGS ?=
@@ -37,7 +37,7 @@ lint:
 
 # Needs the vulnerability database, vuln.go.dev or what GOVULNDB names.
 vulncheck:
-	$(GO) run $(GOVULNCHECK) ./...
+	$(GO) run $(GOVULNCHECK) $(if $(GOVULNDB),-db $(GOVULNDB)) ./...
 
 # Each fuzz target for a bounded time; their corpora run in make test.
 fuzz:
