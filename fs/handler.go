@@ -273,7 +273,7 @@ func (h *handler) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse
 	return fuse.OK
 }
 
-// Rmdir without it go-fuse's default would say ENOSYS.
+// Rmdir is here because go-fuse's default would answer ENOSYS.
 func (h *handler) Rmdir(c <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
 	return h.Unlink(c, in, name)
 }

@@ -26,8 +26,10 @@ type Report struct {
 	Vaults       []Vault       `json:"vaults"`
 	Cache        Cache         `json:"cache"`
 	Error        *Error        `json:"error,omitempty"` // of kvfs as a whole
-	// Requests of the kernel by kind, since the mount was made.
+	// Requests of the kernel by kind, since the mount was made, and those that made
+	// the file system panic and were answered EIO: always 0, or a fault of kvfs.
 	Requests map[string]uint64 `json:"requests"`
+	Panics   uint64            `json:"panics"`
 }
 
 // State of the whole.

@@ -108,13 +108,13 @@ func (b *builder) snapshot() *Snapshot {
 	for id, n := range b.nodes {
 		nodes = append(nodes, item[*Node]{uint64(id), n})
 	}
-	dirs := make([]item[directory], 0, len(b.dirs))
+	dirs := make([]item[index[*Node]], 0, len(b.dirs))
 	for id, names := range b.dirs {
 		entries := make([]item[*Node], 0, len(names))
 		for key, n := range names {
 			entries = append(entries, item[*Node]{key, n})
 		}
-		dirs = append(dirs, item[directory]{uint64(id), directory{b.nodes[id], newIndex(entries)}})
+		dirs = append(dirs, item[index[*Node]]{uint64(id), newIndex(entries)})
 	}
 	return &Snapshot{nodes: newIndex(nodes), dirs: newIndex(dirs)}
 }

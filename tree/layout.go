@@ -111,7 +111,7 @@ func (e *Entry) showV4(dir *Node, v *Version, newest bool) []*Node {
 
 func (e *Entry) file(dir *Node, name string, c content, v *Version) *Node {
 	n := newFile(dir, name, c, v.Created)
-	n.ACL, n.Versioned = e.Grants, true
+	n.ACL = e.Grants
 	return n
 }
 

@@ -54,9 +54,6 @@ type Node struct {
 	ACL acl.List
 	// Public files are readable by everybody; they hold nothing secret.
 	Public bool
-	// Versioned files belong to one version of one certificate: their name is
-	// theirs alone. The others are replaced under their name.
-	Versioned bool
 
 	key uint64 // position in the directory's listing, from the name alone
 }

@@ -9,13 +9,8 @@ import (
 // goroutines may read it without a lock. The zero Snapshot is not valid; Build
 // and Empty make them.
 type Snapshot struct {
-	nodes index[*Node]     // by id
-	dirs  index[directory] // by id of the directory
-}
-
-type directory struct {
-	node    *Node
-	entries index[*Node] // by name key
+	nodes index[*Node]        // by id
+	dirs  index[index[*Node]] // by id of the directory: its entries by name key
 }
 
 // Empty is a tree that has its root directory and nothing in it.
@@ -28,11 +23,11 @@ func (s *Snapshot) Node(id ID) (*Node, bool) { return s.nodes.get(uint64(id)) }
 
 // Lookup finds a name in a directory.
 func (s *Snapshot) Lookup(dir ID, name string) (*Node, bool) {
-	d, ok := s.dirs.get(uint64(dir))
+	entries, ok := s.dirs.get(uint64(dir))
 	if !ok {
 		return nil, false
 	}
-	n, ok := d.entries.get(nameKey(name))
+	n, ok := entries.get(nameKey(name))
 	if !ok || n.Name != name {
 		return nil, false
 	}
@@ -42,8 +37,8 @@ func (s *Snapshot) Lookup(dir ID, name string) (*Node, bool) {
 // Entries yields what a directory holds, in order of the nodes' cookies and
 // beginning after the given one (0: from the start).
 func (s *Snapshot) Entries(dir ID, after uint64) iter.Seq[*Node] {
-	d, _ := s.dirs.get(uint64(dir))
-	return d.entries.from(after)
+	entries, _ := s.dirs.get(uint64(dir))
+	return entries.from(after)
 }
 
 // Nodes yields every node, the root included, in order of the ids.
@@ -57,18 +52,15 @@ func (s *Snapshot) Len() int { return s.nodes.size }
 func (s *Snapshot) with(n *Node) *Snapshot {
 	c := *s
 	if n.ID != Root {
-		d, _ := c.dirs.get(uint64(n.Parent))
-		if old, ok := d.entries.get(n.key); ok {
+		entries, _ := c.dirs.get(uint64(n.Parent))
+		if old, ok := entries.get(n.key); ok {
 			c.nodes = c.nodes.without(uint64(old.ID))
 		}
-		d.entries = d.entries.with(n.key, n)
-		c.dirs = c.dirs.with(uint64(n.Parent), d)
+		c.dirs = c.dirs.with(uint64(n.Parent), entries.with(n.key, n))
 	}
 	c.nodes = c.nodes.with(uint64(n.ID), n)
-	if n.Kind == Dir {
-		d, _ := c.dirs.get(uint64(n.ID))
-		d.node = n
-		c.dirs = c.dirs.with(uint64(n.ID), d)
+	if _, known := c.dirs.get(uint64(n.ID)); n.Kind == Dir && !known {
+		c.dirs = c.dirs.with(uint64(n.ID), index[*Node]{})
 	}
 	return &c
 }
@@ -76,12 +68,11 @@ func (s *Snapshot) with(n *Node) *Snapshot {
 // without takes a node out.
 func (s *Snapshot) without(n *Node) *Snapshot {
 	c := *s
-	d, ok := c.dirs.get(uint64(n.Parent))
+	entries, ok := c.dirs.get(uint64(n.Parent))
 	if !ok {
 		return s
 	}
-	d.entries = d.entries.without(n.key)
-	c.dirs = c.dirs.with(uint64(n.Parent), d)
+	c.dirs = c.dirs.with(uint64(n.Parent), entries.without(n.key))
 	c.nodes = c.nodes.without(uint64(n.ID))
 	if n.Kind == Dir {
 		c.dirs = c.dirs.without(uint64(n.ID))

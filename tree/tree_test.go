@@ -178,7 +178,7 @@ func TestGrantsOfTwoEntriesOfOneCertificateAreUnited(t *testing.T) {
 	a.Grants, b.Grants, b.Links = acl.NewList([]uint32{1}, nil), acl.NewList(nil, []uint32{2}), []string{"site"}
 	s := build(t, Spec{Entries: []Entry{a, b}, Layouts: []Layout{V3}}, map[string][]*Version{"www": {newVersion(t, 1)}})
 	for n := range s.Nodes() {
-		if n.Versioned && !n.ACL.Equal(acl.NewList([]uint32{1}, []uint32{2})) {
+		if n.Kind == File && !n.ACL.Equal(acl.NewList([]uint32{1}, []uint32{2})) {
 			t.Errorf("%s is for %v, %v", n.Name, n.ACL.Users(), n.ACL.Groups())
 		}
 	}

@@ -19,7 +19,7 @@ func (d *daemon) Report() status.Report {
 	r := status.Report{
 		State: overall(synced), Version: version(), Started: d.began.UTC().Truncate(time.Second), Settings: absolute(d.origin.file),
 		Processes: status.Processes{Server: os.Getpid(), Publisher: served.Publisher},
-		Mounts:    nonNil(d.fs.Mounts()), Requests: served.Requests, Cache: status.Cache{Versions: synced.Versions, Bytes: synced.Bytes},
+		Mounts:    nonNil(d.fs.Mounts()), Requests: served.Requests, Panics: served.Panics, Cache: status.Cache{Versions: synced.Versions, Bytes: synced.Bytes},
 		Certificates: []status.Certificate{}, Vaults: []status.Vault{},
 	}
 	if err := trouble(r.Mounts, synced.Publish); err != nil {
