@@ -12,7 +12,7 @@ import (
 type State string
 
 const (
-	Pending State = "pending" // not tried yet
+	Pending State = "pending" // not tried yet, or not published yet
 	OK      State = "ok"      // the last try succeeded
 	Stale   State = "stale"   // the last try failed; the last good version is served
 	Missing State = "missing" // no try has succeeded: nothing is served
@@ -61,7 +61,7 @@ func (s *Syncer) Report() Report {
 
 func (c *certificate) state() State {
 	switch {
-	case c.lastAttempt.IsZero():
+	case c.lastAttempt.IsZero(), c.err == nil && c.shown == "":
 		return Pending
 	case c.err == nil:
 		return OK
