@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
+	"strings"
 
 	"kvfs/acl"
 )
@@ -40,12 +42,18 @@ func Build(spec Spec, versions func(certificate string) []*Version) (*Snapshot, 
 	b := builder{nodes: map[ID]*Node{}, dirs: map[ID]map[uint64]*Node{}, owner: map[ID]string{}}
 	b.root = &Node{ID: Root, Kind: Dir, key: nameKey("")}
 	b.insert(b.root)
-	for i := range spec.Entries {
-		e := &spec.Entries[i]
-		dir := b.store(e.Store)
-		for _, n := range e.shown(dir, spec.Layouts, versions(e.Certificate)) {
-			if err := b.add(e, dir, n); err != nil {
-				return nil, err
+	b.stores(spec.Entries)
+	for _, retired := range []bool{false, true} { // the latter get what is left
+		for i := range spec.Entries {
+			e := &spec.Entries[i]
+			if e.Retired != retired {
+				continue
+			}
+			dir := b.store(e.Store)
+			for _, n := range e.shown(dir, spec.Layouts, versions(e.Certificate)) {
+				if err := b.add(e, dir, n); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}
@@ -71,8 +79,38 @@ func (b *builder) insert(n *Node) {
 	}
 }
 
-func (b *builder) store(path string) *Node {
-	n := newDir(b.root, StoreDir(path))
+// stores makes the directory of every store, and in a store that contains
+// another one the empty directories in which that is mounted.
+func (b *builder) stores(entries []Entry) {
+	var paths []string
+	for i := range entries {
+		paths = append(paths, entries[i].Store)
+		b.store(entries[i].Store)
+	}
+	slices.Sort(paths) // what contains another path is before it
+	paths = slices.Compact(paths)
+	for i, inner := range paths {
+		for _, outer := range slices.Backward(paths[:i]) { // the innermost first
+			if below, ok := strings.CutPrefix(inner, strings.TrimSuffix(outer, "/")+"/"); ok {
+				b.mountpoint(b.store(outer), strings.Split(below, "/"), inner)
+				break
+			}
+		}
+	}
+}
+
+func (b *builder) mountpoint(dir *Node, names []string, store string) {
+	for _, name := range names {
+		dir = b.dir(dir, name)
+		b.owner[dir.ID] = "the store " + store
+	}
+}
+
+func (b *builder) store(path string) *Node { return b.dir(b.root, StoreDir(path)) }
+
+// dir makes a directory, if it is not there.
+func (b *builder) dir(parent *Node, name string) *Node {
+	n := newDir(parent, name)
 	if old, ok := b.nodes[n.ID]; ok {
 		return old
 	}
@@ -88,6 +126,8 @@ func (b *builder) add(e *Entry, dir, n *Node) error {
 	old, named := b.dirs[n.Parent][n.key]
 	other, taken := b.nodes[n.ID]
 	switch {
+	case named && e.Retired:
+		return nil
 	case named && old.Name == n.Name && old.ID == n.ID:
 		n = n.withACL(old.ACL.Union(n.ACL))
 	case named:

@@ -64,9 +64,22 @@ func Diff(from, to *Snapshot) []Change {
 		}
 	})
 	slices.SortFunc(plan, func(a, b Change) int {
-		return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(a.Node().Parent, b.Node().Parent), cmp.Compare(a.Node().Name, b.Node().Name))
+		return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(from.emptied(b), from.emptied(a)),
+			cmp.Compare(a.Node().Parent, b.Node().Parent), cmp.Compare(a.Node().Name, b.Node().Name))
 	})
 	return plan
+}
+
+// emptied orders the removals of directories: of two the deeper one is first. It
+// is 0 for every other change.
+func (s *Snapshot) emptied(c Change) (depth int) {
+	if c.Op != Remove || c.Old.Kind != Dir {
+		return 0
+	}
+	for n, ok := c.Old, true; ok && n.ID != Root; n, ok = s.Node(n.Parent) {
+		depth++
+	}
+	return depth
 }
 
 // appear is how a node that was not there comes in.

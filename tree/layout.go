@@ -31,6 +31,10 @@ type Entry struct {
 	Linked bool
 	Links  []string // custom link names
 	Grants Grants
+	// Retired entries are those that the settings have no more and that are
+	// shown for a while yet. A name that another entry has is that one's alone,
+	// with its grants.
+	Retired bool
 }
 
 func (e *Entry) base() string { return e.Vault + "." + e.Name }

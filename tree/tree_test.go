@@ -184,6 +184,55 @@ func TestGrantsOfTwoEntriesOfOneCertificateAreUnited(t *testing.T) {
 	}
 }
 
+// What the settings have no more gives way to what they have, and does not keep
+// a right alive that they have taken away.
+func TestRetiredEntriesGiveWay(t *testing.T) {
+	www, gone := newEntry("/s", "www"), newEntry("/s", "www")
+	gone.Grants, gone.Links, gone.Retired = acl.NewList([]uint32{1}, nil), []string{"site", "other"}, true
+	api := newEntry("/s", "api")
+	api.Links = []string{"site"}
+	vs := map[string][]*Version{"www": {newVersion(t, 1)}, "api": {newVersion(t, 2)}}
+	s := build(t, Spec{Entries: []Entry{gone, www, api}, Layouts: []Layout{V3}}, vs)
+	dir, _ := s.Lookup(Root, StoreDir("/s"))
+	for link, want := range map[string]string{"site": "contoso-web.api", "other": "contoso-web.www", "contoso-web.www": "contoso-web.www"} {
+		if n, ok := s.Lookup(dir.ID, link); !ok || !strings.HasPrefix(n.Target, want+".") {
+			t.Errorf("%s leads to %v, want %s", link, n, want)
+		}
+	}
+	for n := range s.Nodes() {
+		if n.Kind == File && !n.ACL.Empty() {
+			t.Errorf("%s is for %v still", n.Name, n.ACL.Users())
+		}
+	}
+	if s = build(t, Spec{Entries: []Entry{gone, api}, Layouts: []Layout{V3}}, vs); s.Len() != 2+2+4 {
+		t.Errorf("%v", list(s, "/s")) // the root and the store; two files; a link each, site and other
+	}
+}
+
+func TestStoreInAStoreIsAnEmptyDirectoryThere(t *testing.T) {
+	vs := map[string][]*Version{"www": {newVersion(t, 1)}, "api": {newVersion(t, 2)}, "x": {newVersion(t, 3)}}
+	s := build(t, Spec{Entries: []Entry{newEntry("/s/a/b", "x"), newEntry("/s", "www"), newEntry("/s/a", "api"), newEntry("/sa", "x")}, Layouts: []Layout{V3}}, vs)
+	for store, want := range map[string]string{"/s": "a", "/s/a": "b"} {
+		outer, _ := s.Lookup(Root, StoreDir(store))
+		inner, ok := s.Lookup(outer.ID, want)
+		if !ok || inner.Kind != Dir {
+			t.Fatalf("%s has no directory %s: %v", store, want, list(s, store))
+		}
+		for n := range s.Entries(inner.ID, 0) {
+			t.Errorf("%s/%s holds %s", store, want, n.Name)
+		}
+	}
+	if got := list(s, "/s/a/b"); len(got) != 2 {
+		t.Errorf("/s/a/b: %v", got)
+	}
+	taken := newEntry("/s", "www")
+	taken.Links = []string{"a"}
+	var clash *Clash
+	if _, err := Build(Spec{Entries: []Entry{taken, newEntry("/s/a", "api")}, Layouts: both}, func(key string) []*Version { return vs[key] }); !errors.As(err, &clash) || clash.First != "the store /s/a" {
+		t.Errorf("%v", err)
+	}
+}
+
 // Another process that builds the same tree must give out the same ids, and
 // whatever differs in bytes or target must not.
 func TestIdsStandForContent(t *testing.T) {
@@ -281,6 +330,7 @@ func TestPlansLeadFromAnyTreeToAnyOther(t *testing.T) {
 	for i := range versions {
 		versions[i] = newVersion(t, i+1)
 	}
+	stores := []string{"/a", "/a/in/deep", "/a/in", "/b"}
 	random := func() *Snapshot {
 		spec := Spec{Layouts: [][]Layout{{V3}, {V4}, both}[rng.IntN(3)]}
 		vs := map[string][]*Version{}
@@ -288,8 +338,8 @@ func TestPlansLeadFromAnyTreeToAnyOther(t *testing.T) {
 			if rng.IntN(4) == 0 {
 				continue
 			}
-			e := newEntry([]string{"/a", "/b"}[rng.IntN(2)], name)
-			e.Linked = rng.IntN(4) > 0
+			e := newEntry(stores[rng.IntN(len(stores))], name)
+			e.Linked, e.Retired = rng.IntN(4) > 0, rng.IntN(4) == 0
 			if rng.IntN(2) == 0 {
 				e.Links = []string{"link-of-" + name}
 			}
@@ -315,13 +365,18 @@ func TestPlansLeadFromAnyTreeToAnyOther(t *testing.T) {
 			}
 		}
 		for _, c := range Diff(now, to) {
+			if c.Op == Remove && c.Old.Kind == Dir {
+				for n := range now.Entries(c.Old.ID, 0) {
+					t.Fatalf("the directory %s goes before %s in it", c.Old.Name, n.Name)
+				}
+			}
 			now = now.Apply(time.Now(), c)
 		}
 		check(t, now)
 		if rest := Diff(now, to); rest != nil {
 			t.Fatalf("left to do after the plan was done: %v", rest)
 		}
-		for _, store := range []string{"/a", "/b"} {
+		for _, store := range stores {
 			if a, b := list(now, store), list(to, store); !slices.Equal(a, b) {
 				t.Fatalf("%v\nwant %v", a, b)
 			}
