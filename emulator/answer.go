@@ -18,12 +18,13 @@ import (
 type answer struct {
 	status    int
 	body      any           // sent as JSON; nil: no body
-	resource  string        // of the WWW-Authenticate header of a 401
 	challenge bool          // a 401 for want of a token, not because of it
 	admitted  bool          // the caller showed a good token
 	retry     time.Duration // Retry-After; 0: no header
 	delay     time.Duration // wait so long first
 	delivery  FaultKind     // Hang, Drop, HalfOpen, or "" for all of it
+
+	authenticate string // the WWW-Authenticate header of a 401
 }
 
 // errorBody is the form of all errors of the data plane.
@@ -80,6 +81,9 @@ func send(w http.ResponseWriter, r *http.Request, a answer, encode func(any) ([]
 			panic(fmt.Errorf("encoding an answer: %w", err)) // all bodies are types of this package
 		}
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	}
+	if a.authenticate != "" {
+		w.Header()["WWW-Authenticate"] = []string{a.authenticate} // spelt as services do
 	}
 	if a.retry > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(a.retry.Seconds()))))
@@ -154,9 +158,6 @@ func vaultHeaders(w http.ResponseWriter, r *http.Request, a answer) (requestID s
 	if a.admitted {
 		h["x-ms-keyvault-rbac-assignment-id"] = []string{assignmentID}
 		h["x-ms-keyvault-rbac-cache"] = []string{"ra_age=23;da_age=9247;rd_age=9247;brd_age=13588;ra_notif_age=2749;dec_lev=1;"}
-	}
-	if a.resource != "" {
-		h["WWW-Authenticate"] = []string{`Bearer authorization="` + loginServer + `", resource="` + a.resource + `"`}
 	}
 	return requestID
 }

@@ -30,6 +30,8 @@ func (e *Emulator) controlRoutes() *http.ServeMux {
 		e.ClearFaults()
 		plainJSON(w, http.StatusOK, map[string]bool{"cleared": true})
 	})
+	mux.HandleFunc("PUT /identities", e.controlIdentities)
+	mux.HandleFunc("PUT /applications", e.controlApplications)
 	mux.HandleFunc("GET /counters", func(w http.ResponseWriter, _ *http.Request) { plainJSON(w, http.StatusOK, e.Counters()) })
 	mux.HandleFunc("GET /certificates", func(w http.ResponseWriter, _ *http.Request) { plainJSON(w, http.StatusOK, e.Inventory()) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -107,7 +109,7 @@ func (e *Emulator) controlSecret(do func(vault, name, version string) error) htt
 
 func (e *Emulator) isNamed(item Item, vault, name string) bool {
 	if vault == "" {
-		vault = e.opts.Vaults[0]
+		vault = e.vaults[0].name
 	}
 	return strings.EqualFold(item.Vault, vault) && strings.EqualFold(item.Name, name)
 }

@@ -23,6 +23,12 @@ type Counters struct {
 
 	Identity       int64 `json:"identity"`       // to the identity endpoint
 	IdentityErrors int64 `json:"identityErrors"` // of these, without a token in the answer
+
+	Arc       int64 `json:"arc"`       // to the Azure Arc endpoint; an exchange takes two
+	ArcErrors int64 `json:"arcErrors"` // of these, with neither a token nor a challenge in the answer
+
+	Login       int64 `json:"login"`       // to the token endpoints of the login servers; discovery does not count
+	LoginErrors int64 `json:"loginErrors"` // of these, without a token in the answer
 }
 
 type counts struct {
@@ -61,6 +67,16 @@ func (s *counts) outcome(a answer) {
 			c.NotFound++
 		case a.status >= 400:
 			c.Errors++
+		}
+	})
+}
+
+// login counts a request for a token.
+func (s *counts) login(a answer) {
+	s.add(func(c *Counters) {
+		c.Login++
+		if a.status != http.StatusOK || a.delivery != "" {
+			c.LoginErrors++
 		}
 	})
 }

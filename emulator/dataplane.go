@@ -31,6 +31,15 @@ type operation struct {
 // value tells whether the operation is the GET of a value.
 func (o operation) value() bool { return o.collection == "secrets" && o.name != "" && !o.versions }
 
+// serveData serves the data plane and the login servers, which share a listener.
+func (e *Emulator) serveData(w http.ResponseWriter, r *http.Request) {
+	if l, ok := e.loginAt(r); ok {
+		e.serveLogin(w, r, l)
+		return
+	}
+	e.serveVault(w, r)
+}
+
 func (e *Emulator) serveVault(w http.ResponseWriter, r *http.Request) {
 	a := e.answerVault(r)
 	e.counts.outcome(a)
@@ -61,7 +70,7 @@ func (e *Emulator) answerVault(r *http.Request) answer {
 	}
 	e.counts.add(op.count)
 	a := e.perform(c, op)
-	a.admitted = a.resource == ""
+	a.admitted = a.authenticate == ""
 	return a
 }
 
@@ -90,7 +99,7 @@ func (e *Emulator) authenticate(r *http.Request, o origin) (*claims, answer) {
 
 func unauthorized(o origin, message string) answer {
 	a := fail(http.StatusUnauthorized, "Unauthorized", "", message)
-	a.resource = o.resource
+	a.authenticate = `Bearer authorization="https://` + o.login + "/" + Tenant + `", resource="` + o.resource + `"`
 	return a
 }
 
@@ -143,6 +152,8 @@ func (e *Emulator) perform(c call, op operation) answer {
 // regular is the answer without faults.
 func (e *Emulator) regular(c call, op operation) answer {
 	switch {
+	case !e.mayRead(c.caller, c.vault):
+		return c.forbidden(ForbiddenRBAC, op)
 	case op.value():
 		return e.getSecret(c, op)
 	case op.versions:

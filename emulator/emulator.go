@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -19,28 +20,33 @@ import (
 // Endpoints say where an emulator is found. The JSON form is what
 // `kvfs emulator` prints.
 type Endpoints struct {
-	Vaults   []string `json:"vaults"`   // URLs of the vaults, under their real names
-	Identity string   `json:"identity"` // as msiEndpoint in settings
-	CA       string   `json:"ca"`       // file with the root that signed the vaults' TLS certificate
-	Control  string   `json:"control"`  // base URL of the control endpoint
-	Settings string   `json:"settings"` // file with a settings document for everything served
+	Vaults   []string `json:"vaults"`        // URLs of the vaults, under their real names
+	Identity string   `json:"identity"`      // as msiEndpoint in settings
+	Arc      string   `json:"arc,omitempty"` // as msiEndpoint in settings; "": there is none
+	CA       string   `json:"ca"`            // file with the root that signed the vaults' TLS certificate
+	Control  string   `json:"control"`       // base URL of the control endpoint
+	Settings string   `json:"settings"`      // file with a settings document for everything served
 }
 
 // Emulator is a running or ready set of vaults. All methods may be called at
 // any time from any goroutine, before and while Run serves.
 type Emulator struct {
-	opts       Options
-	log        *slog.Logger
-	ca         *authority
-	tokens     *issuer
-	store      *store
-	faults     faults
-	counts     counts
-	identities identities
-	data       net.Listener
-	identity   net.Listener
-	control    net.Listener
-	settings   sync.Mutex // held while settings.json is written, so that the newest state is written last
+	opts         Options
+	log          *slog.Logger
+	ca           *authority
+	tokens       *issuer
+	vaults       []vaultHost // in the order of Options.Vaults
+	store        *store
+	faults       faults
+	counts       counts
+	identities   identities
+	applications applications
+	arc          arcKeys
+	data         net.Listener
+	identity     net.Listener
+	arcEnd       net.Listener // nil without Options.ArcKeys
+	control      net.Listener
+	settings     sync.Mutex // held while settings.json is written, so that the newest state is written last
 }
 
 // New opens the listeners, makes a certificate authority and writes ca.pem and
@@ -55,7 +61,12 @@ func New(o Options) (*Emulator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a certificate authority: %w", err)
 	}
-	e := &Emulator{opts: o, log: o.Logger, ca: ca, tokens: newIssuer(o.TokenLifetime), store: newStore(o.Vaults)}
+	vaults, err := o.vaultHosts()
+	if err != nil {
+		return nil, err
+	}
+	e := &Emulator{opts: o, log: o.Logger, ca: ca, tokens: newIssuer(o.TokenLifetime), vaults: vaults, store: newStore(vaults)}
+	e.arc.dir, e.arc.realm = o.ArcKeys, o.ArcRealm
 	e.SetIdentities(Identity{ClientID: newUUID(), ObjectID: newUUID(), System: true})
 	if err := e.open(); err != nil {
 		return nil, errors.Join(err, e.Close())
@@ -76,10 +87,28 @@ func (e *Emulator) open() (err error) {
 	if e.control, err = net.Listen("tcp", e.opts.Control); err != nil {
 		return fmt.Errorf("listening for the control endpoint: %w", err)
 	}
+	if err := e.openArc(); err != nil {
+		return err
+	}
 	if err := replaceFile(e.caFile(), e.ca.rootPEM()); err != nil {
 		return err
 	}
 	return e.writeSettings()
+}
+
+func (e *Emulator) openArc() error {
+	if e.opts.ArcKeys == "" {
+		return nil
+	}
+	if err := e.arc.open(); err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", cmp.Or(e.opts.Arc, "127.0.0.1:0"))
+	if err != nil {
+		return fmt.Errorf("listening for the Azure Arc endpoint: %w", err)
+	}
+	e.arcEnd = l
+	return nil
 }
 
 // listenTLS offers HTTP/1.1 alone: a dropped or half-open answer is a property
@@ -104,10 +133,13 @@ func (e *Emulator) listenTLS() (net.Listener, error) {
 // some clients refuse a wildcard directly below a top-level name.
 func (e *Emulator) serverNames() []string {
 	names := []string{"*." + e.opts.Suffix, "*.localhost", "localhost"}
-	for _, v := range e.opts.Vaults {
-		names = append(names, v+"."+e.opts.Suffix, v+".localhost")
+	for _, v := range e.vaults {
+		names = append(names, v.String(), v.name+".localhost")
 	}
-	return names
+	for _, suffix := range e.suffixes()[1:] {
+		names = append(names, "*."+suffix)
+	}
+	return append(names, e.loginNames()...)
 }
 
 // Run serves until ctx ends and returns nil then; requests under way, held back
@@ -115,10 +147,7 @@ func (e *Emulator) serverNames() []string {
 // emulator runs once.
 func (e *Emulator) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, end := range []struct {
-		listener net.Listener
-		handler  http.HandlerFunc
-	}{{e.data, e.serveVault}, {e.identity, e.serveIdentity}, {e.control, e.controlRoutes().ServeHTTP}} {
+	for _, end := range e.ends() {
 		server := e.server(ctx, end.handler)
 		group.Go(func() error {
 			if err := server.Serve(end.listener); !errors.Is(err, http.ErrServerClosed) {
@@ -131,7 +160,21 @@ func (e *Emulator) Run(ctx context.Context) error {
 			return stop(server)
 		})
 	}
-	return group.Wait()
+	return errors.Join(group.Wait(), e.arc.close())
+}
+
+// end is a listener with what serves on it.
+type end struct {
+	listener net.Listener
+	handler  http.HandlerFunc
+}
+
+func (e *Emulator) ends() []end {
+	list := []end{{e.data, e.serveData}, {e.identity, e.serveIdentity}, {e.control, e.controlRoutes().ServeHTTP}}
+	if e.arcEnd != nil {
+		list = append(list, end{e.arcEnd, e.serveArc})
+	}
+	return list
 }
 
 // server makes every request's context a child of ctx, which is what wakes
@@ -159,7 +202,7 @@ func stop(server *http.Server) error {
 // nothing.
 func (e *Emulator) Close() error {
 	var errs []error
-	for _, l := range []net.Listener{e.data, e.identity, e.control} {
+	for _, l := range []net.Listener{e.data, e.identity, e.control, e.arcEnd} {
 		if l == nil {
 			continue
 		}
@@ -173,11 +216,16 @@ func (e *Emulator) Close() error {
 // Endpoints returns where the emulator listens. The URLs of the vaults carry
 // their real names; Addr is where those are reached.
 func (e *Emulator) Endpoints() Endpoints {
-	urls := make([]string, 0, len(e.opts.Vaults))
-	for _, v := range e.opts.Vaults {
-		urls = append(urls, "https://"+v+"."+e.opts.Suffix)
+	urls := make([]string, 0, len(e.vaults))
+	for _, v := range e.vaults {
+		urls = append(urls, "https://"+v.String())
+	}
+	arc := ""
+	if e.arcEnd != nil {
+		arc = "http://" + e.arcEnd.Addr().String() + "/metadata/identity"
 	}
 	return Endpoints{
+		Arc:      arc,
 		Vaults:   urls,
 		Identity: "http://" + e.identity.Addr().String() + "/metadata/identity",
 		CA:       e.caFile(),

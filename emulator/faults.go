@@ -1,7 +1,6 @@
 package emulator
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,7 +24,7 @@ const (
 	TokenExpired        FaultKind = "token-expired"        // 401 with a challenge though the token is good
 )
 
-// The faults of the data plane that the identity endpoint knows as well.
+// The faults of the data plane that all other places know as well.
 const (
 	Throttled   FaultKind = "throttled"    // 429
 	ServerError FaultKind = "server-error" // 500
@@ -45,15 +44,35 @@ const (
 	IdentityThrottled FaultKind = "identity-throttled" // 429
 )
 
-// identityName stands for the identity endpoint in Fault.Name. No secret can
-// have that name.
-const identityName = "@identity"
+// The faults of the Azure Arc endpoint alone; their Vault and Name are
+// disregarded. All keys work: it is for the client not to fetch them.
+const (
+	ArcWrongDirectory     FaultKind = "arc-wrong-directory"     // the key file is in another directory
+	ArcWrongSuffix        FaultKind = "arc-wrong-suffix"        // the name of the key file does not end in .key
+	ArcOversizedKey       FaultKind = "arc-oversized-key"       // the key file has more than 4096 bytes
+	ArcSymlinkKey         FaultKind = "arc-symlink-key"         // the key file is a symbolic link
+	ArcNoChallenge        FaultKind = "arc-no-challenge"        // 200 at once
+	ArcMalformedChallenge FaultKind = "arc-malformed-challenge" // 401 without a realm
+	ArcIgnoresSelector    FaultKind = "arc-ignores-selector"    // the system-assigned identity, whichever is asked for, and no echo
+)
+
+// What stands for a place other than a vault in Fault.Name. No secret can have
+// such a name.
+const (
+	identityName = "@identity" // the identity endpoint
+	arcName      = "@arc"      // the Azure Arc endpoint
+	loginName    = "@login"    // the login servers
+)
 
 var (
 	valueFaults    = []FaultKind{Disabled, NotFound, Garbage}
 	vaultFaults    = []FaultKind{ForbiddenRBAC, ForbiddenPolicy, ForbiddenFirewall, ForbiddenConnection, TokenExpired}
 	sharedFaults   = []FaultKind{Throttled, ServerError, Unavailable, Slow, Hang, HalfOpen, Drop}
 	identityFaults = []FaultKind{IdentityNotFound, IdentityMultiple, IdentityGone, IdentityThrottled}
+	arcFaults      = []FaultKind{
+		ArcWrongDirectory, ArcWrongSuffix, ArcOversizedKey, ArcSymlinkKey, ArcNoChallenge, ArcMalformedChallenge, ArcIgnoresSelector,
+	}
+	ownFaults = map[string][]FaultKind{identityName: identityFaults, arcName: arcFaults, loginName: nil}
 )
 
 // Fault is something that goes wrong. Of several that fit a request the most
@@ -62,86 +81,42 @@ var (
 // In JSON durations are strings such as "1.5s", or numbers of seconds.
 type Fault struct {
 	Vault      string        // "": all
-	Name       string        // of a secret; "": all, listings of the vault included; "@identity": the identity endpoint
+	Name       string        // of a secret; "": all, listings of the vault included; "@identity", "@arc", "@login": another place
 	Kind       FaultKind     //
 	RetryAfter time.Duration // sent with 429, 500, 503 and 410, in whole seconds, rounded up; 0: no header
 	Delay      time.Duration // for Slow
 	Count      int           // requests it acts on before it ends; 0: until cleared
 }
 
-type faultJSON struct {
-	Vault      string    `json:"vault,omitempty"`
-	Name       string    `json:"name,omitempty"`
-	Kind       FaultKind `json:"kind"`
-	RetryAfter seconds   `json:"retryAfter,omitempty"`
-	Delay      seconds   `json:"delay,omitempty"`
-	Count      int       `json:"count,omitempty"`
-}
-
-// MarshalJSON writes durations as strings.
-func (f Fault) MarshalJSON() ([]byte, error) {
-	return json.Marshal(faultJSON{f.Vault, f.Name, f.Kind, seconds(f.RetryAfter), seconds(f.Delay), f.Count})
-}
-
-// UnmarshalJSON reads durations as strings or as numbers of seconds, and
-// refuses fields it does not know.
-func (f *Fault) UnmarshalJSON(text []byte) error {
-	var j faultJSON
-	decoder := json.NewDecoder(strings.NewReader(string(text)))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&j); err != nil {
-		return err
-	}
-	*f = Fault{j.Vault, j.Name, j.Kind, time.Duration(j.RetryAfter), time.Duration(j.Delay), j.Count}
-	return nil
-}
-
-// seconds is a duration with the JSON form of Fault.
-type seconds time.Duration
-
-func (s seconds) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(s).String()) }
-
-func (s *seconds) UnmarshalJSON(text []byte) error {
-	var number float64
-	if json.Unmarshal(text, &number) == nil {
-		*s = seconds(number * float64(time.Second))
-		return nil
-	}
-	var word string
-	if err := json.Unmarshal(text, &word); err != nil {
-		return fmt.Errorf("duration %s: want a number of seconds or a string such as \"1.5s\"", text)
-	}
-	d, err := time.ParseDuration(word)
-	*s = seconds(d)
-	return err
-}
-
 // Validate returns what is wrong with a fault: an unknown kind, one that the
 // place does not have, a negative number.
 func (f Fault) Validate() error {
 	place := slices.Concat(valueFaults, vaultFaults, sharedFaults)
-	if f.normal().Name == identityName {
-		place = slices.Concat(identityFaults, sharedFaults)
+	own, elsewhere := ownFaults[f.normal().Name]
+	if elsewhere {
+		place = slices.Concat(own, sharedFaults)
 	}
 	switch {
 	case !slices.Contains(place, f.Kind):
 		return fmt.Errorf("fault kind %q: want one of %v", f.Kind, place)
 	case f.RetryAfter < 0 || f.Delay < 0 || f.Count < 0:
 		return fmt.Errorf("fault %q has a negative number", f.Kind)
-	case slices.Contains(valueFaults, f.Kind) || f.Name == "" || f.Name == identityName || validName(f.Name):
+	case slices.Contains(valueFaults, f.Kind) || f.Name == "" || elsewhere || validName(f.Name):
 		return nil
 	}
 	return nameError(f.Name)
 }
 
-// normal is f as it is stored: names in lower case, the identity endpoint under
-// one name.
+// normal is f as it is stored: names in lower case, each place that is no vault
+// under one name.
 func (f Fault) normal() Fault {
 	f.Vault, f.Name = strings.ToLower(f.Vault), strings.ToLower(f.Name)
-	if slices.Contains(identityFaults, f.Kind) {
-		f.Name = identityName
+	for place, kinds := range ownFaults {
+		if slices.Contains(kinds, f.Kind) {
+			f.Name = place
+		}
 	}
-	if f.Name == identityName {
+	if _, elsewhere := ownFaults[f.Name]; elsewhere {
 		f.Vault = ""
 	}
 	return f
@@ -183,11 +158,7 @@ func (s *faults) take(vault, name string, value bool) (Fault, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	vault, name = strings.ToLower(vault), strings.ToLower(name)
-	keys := [][2]string{{vault, name}, {"", name}, {vault, ""}, {"", ""}}
-	if name == identityName {
-		keys = keys[1:2]
-	}
-	for _, key := range keys {
+	for _, key := range [][2]string{{vault, name}, {"", name}, {vault, ""}, {"", ""}} {
 		f, ok := s.list[key]
 		if !ok || !f.Kind.actsOn(value) {
 			continue
@@ -197,6 +168,22 @@ func (s *faults) take(vault, name string, value bool) (Fault, bool) {
 	}
 	return Fault{}, false
 }
+
+// takeAt is take for a place that is no vault and for the kinds that fits
+// admits; another kind stays as it is.
+func (s *faults) takeAt(place string, fits func(FaultKind) bool) (Fault, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := [2]string{"", place}
+	f, ok := s.list[key]
+	if !ok || !fits(f.Kind) {
+		return Fault{}, false
+	}
+	s.use(key, f)
+	return f, true
+}
+
+func anyKind(FaultKind) bool { return true }
 
 func (s *faults) use(key [2]string, f Fault) {
 	switch f.Count {

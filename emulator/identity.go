@@ -1,10 +1,10 @@
 package emulator
 
 import (
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,12 +13,14 @@ import (
 
 const tokenPath = "/metadata/identity/oauth2/token"
 
-// Identity is a managed identity that the machine has.
+// Identity is a managed identity that the machine has. Its JSON form is that of
+// the control endpoint.
 type Identity struct {
-	ClientID   string // a GUID; selector client_id
-	ObjectID   string // a GUID, the principal; selector object_id
-	ResourceID string // /subscriptions/...; selector msi_res_id
-	System     bool   // system-assigned; otherwise user-assigned
+	ClientID   string   `json:"clientId"`             // a GUID; selector client_id
+	ObjectID   string   `json:"objectId"`             // a GUID, the principal; selector object_id
+	ResourceID string   `json:"resourceId,omitempty"` // /subscriptions/...; selector msi_res_id
+	System     bool     `json:"system,omitempty"`     // system-assigned; otherwise user-assigned
+	Vaults     []string `json:"vaults"`               // names of the vaults it may read; nil: all; empty: none
 }
 
 type identities struct {
@@ -31,7 +33,10 @@ type identities struct {
 func (e *Emulator) SetIdentities(ids ...Identity) {
 	e.identities.mu.Lock()
 	defer e.identities.mu.Unlock()
-	e.identities.ids = append([]Identity(nil), ids...)
+	e.identities.ids = slices.Clone(ids)
+	for i := range e.identities.ids {
+		e.identities.ids[i].Vaults = slices.Clone(ids[i].Vaults)
+	}
 }
 
 // identityError is the form of all errors of the identity endpoint.
@@ -85,59 +90,16 @@ func (e *Emulator) serveIdentity(w http.ResponseWriter, r *http.Request) {
 
 // answerIdentity lets faults act on proper requests alone, as the data plane does.
 func (e *Emulator) answerIdentity(r *http.Request) answer {
-	if complaint := e.checkTokenRequest(r); complaint != nil {
+	if complaint := e.checkTokenRequest(r, "2018-02-01 or later", knownIMDSVersion); complaint != nil {
 		return *complaint
 	}
-	f, faulty := e.faults.take("", identityName, false)
+	f, faulty := e.faults.takeAt(identityName, anyKind)
 	if faulty {
 		if a, decided := identityFault(f); decided {
 			return a
 		}
 	}
 	return e.issueToken(r.URL.Query()).through(f)
-}
-
-func (e *Emulator) checkTokenRequest(r *http.Request) *answer {
-	q := r.URL.Query()
-	var a answer
-	switch {
-	case r.URL.Path != tokenPath:
-		a = refuse(http.StatusUnauthorized, "unknown_source", "Unknown Source "+r.URL.Path)
-	case r.Method != http.MethodGet:
-		a = refuse(http.StatusMethodNotAllowed, "invalid_request", "The endpoint serves GET alone")
-	case r.Header.Get("Metadata") != "true":
-		a = refuse(http.StatusBadRequest, "bad_request_102", "Required metadata header not specified")
-	case len(r.Header.Values("X-Forwarded-For")) > 0:
-		a = invalid("Requests that went through a proxy are refused")
-	case q.Get("api-version") == "":
-		a = invalid("Required query variable 'api-version' is missing")
-	case q.Get("api-version") < "2018-02-01": // versions are dates, so text compares
-		a = invalid("The api-version is not supported: want 2018-02-01 or later")
-	case q.Get("resource") == "":
-		a = invalid("Required query variable 'resource' is missing")
-	case !e.knows(q.Get("resource")):
-		a = refuse(http.StatusBadRequest, "invalid_resource", fmt.Sprintf(
-			"AADSTS50001: The application named %s was not found in the tenant named %s.", q.Get("resource"), tenant))
-	default:
-		return nil
-	}
-	return &a
-}
-
-// knows tells whether tokens can be had for a resource: for the vaults under
-// each of their names, and for Azure Resource Manager, so that there are tokens
-// of a wrong audience.
-func (e *Emulator) knows(resource string) bool {
-	u, err := url.Parse(resource)
-	if err != nil || u.Scheme != "https" {
-		return false
-	}
-	switch host := strings.ToLower(u.Hostname()); host {
-	case e.opts.Suffix, "localhost", "127.0.0.1", "::1":
-		return true
-	default:
-		return host == "management.azure.com"
-	}
 }
 
 func identityFault(f Fault) (a answer, decided bool) {
@@ -164,21 +126,28 @@ func identityFault(f Fault) (a answer, decided bool) {
 }
 
 func (e *Emulator) issueToken(q url.Values) answer {
-	id, complaint := e.choose(q)
+	id, complaint := e.choose(q, (*identities).unnamed)
 	if complaint != nil {
 		return *complaint
 	}
-	now := time.Now()
-	token, c, err := e.tokens.mint(id, q.Get("resource"), now)
+	body, err := e.tokenFor(id, q.Get("resource"), time.Now())
 	if err != nil {
 		return refuse(http.StatusInternalServerError, "unknown", err.Error())
 	}
+	return answer{status: http.StatusOK, body: body}
+}
+
+func (e *Emulator) tokenFor(id Identity, resource string, now time.Time) (tokenBody, error) {
+	token, c, err := e.tokens.mint(id, resource, now)
+	if err != nil {
+		return tokenBody{}, err
+	}
 	left := strconv.FormatInt(int64(c.ExpiresAt.Sub(now)/time.Second), 10)
-	return answer{status: http.StatusOK, body: tokenBody{
+	return tokenBody{
 		AccessToken: token, ClientID: id.ClientID, ExpiresIn: left, ExtExpiresIn: left,
 		ExpiresOn: strconv.FormatInt(c.ExpiresAt.Unix(), 10), NotBefore: strconv.FormatInt(c.NotBefore.Unix(), 10),
-		Resource: q.Get("resource"), TokenType: "Bearer",
-	}}
+		Resource: resource, TokenType: "Bearer",
+	}, nil
 }
 
 // selectors are the query parameters that name an identity; mi_res_id is an
@@ -190,8 +159,8 @@ var selectors = map[string]func(Identity) string{
 	"mi_res_id":  func(id Identity) string { return id.ResourceID },
 }
 
-// choose finds the identity that a request means.
-func (e *Emulator) choose(q url.Values) (Identity, *answer) {
+// choose finds the identity that a request means, by unnamed where it names none.
+func (e *Emulator) choose(q url.Values, unnamed func(*identities) (Identity, *answer)) (Identity, *answer) {
 	e.identities.mu.RLock()
 	defer e.identities.mu.RUnlock()
 	var want string
@@ -208,7 +177,7 @@ func (e *Emulator) choose(q url.Values) (Identity, *answer) {
 		want, of = value, field
 	}
 	if of == nil {
-		return e.identities.unnamed()
+		return unnamed(&e.identities)
 	}
 	for _, id := range e.identities.ids {
 		if strings.EqualFold(of(id), want) {

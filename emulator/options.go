@@ -11,12 +11,16 @@ import (
 
 // Options say what to emulate. The zero value of every field but Dir is usable.
 type Options struct {
-	// Vaults are the names of the vaults, the first label of their hosts.
-	// Default: one, "contoso-web". The first one is meant wherever a vault is
-	// left empty.
+	// Vaults are the names of the vaults, the first label of their hosts, or
+	// whole hosts of vaults with a suffix of their own, such as
+	// "contoso-gov.vault.usgovcloudapi.net". Default: one, "contoso-web". The
+	// first one is meant wherever a vault is left empty. Methods and messages
+	// mean vaults by their names alone, so no two may begin with the same label.
 	Vaults []string
 
-	// Suffix is the DNS suffix of the vaults, "vault.azure.net" by default.
+	// Suffix is the DNS suffix of the vaults given by name, "vault.azure.net" by
+	// default. The challenges of vault.usgovcloudapi.net and vault.azure.cn name
+	// the login servers of those clouds.
 	Suffix string
 
 	// Listen, Identity and Control are the addresses of the three endpoints.
@@ -25,6 +29,24 @@ type Options struct {
 	Listen   string
 	Identity string
 	Control  string
+
+	// ArcKeys is the directory where the Azure Arc endpoint writes its key
+	// files; made if absent. Empty: there is no Azure Arc endpoint.
+	ArcKeys string
+
+	// ArcRealm is the directory that the challenges of the Azure Arc endpoint
+	// name, ArcKeys by default. It differs where the client sees the same
+	// directory under another path.
+	ArcRealm string
+
+	// Arc is the address of the Azure Arc endpoint, "127.0.0.1:0" by default.
+	Arc string
+
+	// LoginHosts are the names of more login servers, custom authorities such as
+	// "login.contoso.example", beside those of the public clouds. A vault whose
+	// suffix belongs to none of these clouds names the first of them in its
+	// challenge.
+	LoginHosts []string
 
 	// Dir is where ca.pem and settings.json are written. Required; made if absent.
 	Dir string
@@ -76,30 +98,48 @@ func (o Options) withDefaults() (Options, error) {
 
 func (o Options) checked() (Options, error) {
 	o.Suffix = strings.ToLower(strings.Trim(o.Suffix, "."))
-	seen := map[string]bool{}
-	vaults := make([]string, 0, len(o.Vaults))
-	for _, v := range o.Vaults {
-		v = strings.ToLower(v)
-		if !validName(v) || len(v) > 63 {
-			return o, fmt.Errorf("vault name %q: want letters, digits and dashes", v)
-		}
-		if seen[v] {
-			return o, fmt.Errorf("vault %q is named twice", v)
-		}
-		seen[v] = true
-		vaults = append(vaults, v)
+	vaults, err := o.vaultHosts()
+	if err != nil {
+		return o, err
 	}
-	o.Vaults = vaults
+	o.LoginHosts = lower(o.LoginHosts)
+	if err := o.checkLoginHosts(vaults); err != nil {
+		return o, err
+	}
+	if o.ArcKeys == "" && (o.Arc != "" || o.ArcRealm != "") {
+		return o, errors.New("an Azure Arc endpoint needs a directory for its key files")
+	}
 	if o.PageSize < 1 || o.PageSize > maxPage {
 		return o, fmt.Errorf("page size %d: want 1 to %d", o.PageSize, maxPage)
 	}
 	if o.TokenLifetime < 0 {
 		return o, fmt.Errorf("token lifetime %v is negative", o.TokenLifetime)
 	}
-	dir, err := filepath.Abs(o.Dir)
-	if err != nil {
-		return o, fmt.Errorf("finding the directory %q: %w", o.Dir, err)
+	return o.absolute()
+}
+
+// absolute makes paths independent of the working directory.
+func (o Options) absolute() (Options, error) {
+	for _, dir := range []*string{&o.Dir, &o.ArcKeys, &o.ArcRealm} {
+		if *dir == "" {
+			continue
+		}
+		path, err := filepath.Abs(*dir)
+		if err != nil {
+			return o, fmt.Errorf("finding the directory %q: %w", *dir, err)
+		}
+		*dir = path
 	}
-	o.Dir = dir
+	if o.ArcRealm == "" {
+		o.ArcRealm = o.ArcKeys
+	}
 	return o, nil
+}
+
+func lower(list []string) []string {
+	result := make([]string, len(list))
+	for i, s := range list {
+		result[i] = strings.ToLower(s)
+	}
+	return result
 }

@@ -3,7 +3,6 @@ package emulator
 import (
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 )
 
@@ -14,37 +13,46 @@ type origin struct {
 	host     string // host of ids: without the default port
 	link     string // host of next links: always with the port
 	resource string // of the challenge, and audience of tokens
+	login    string // login server of the challenge
 }
 
 // locate finds out which vault a request is for.
 func (e *Emulator) locate(r *http.Request) (origin, bool) {
-	name, port := strings.ToLower(r.Host), "443"
-	if h, p, err := net.SplitHostPort(name); err == nil {
-		name, port = h, p
-	}
+	name, port := splitHost(r.Host)
 	vault, base, ok := e.vaultOf(name)
 	if !ok {
 		return origin{}, false
 	}
 	return origin{
-		vault: vault, host: withPort(name, port), link: net.JoinHostPort(name, port),
-		resource: "https://" + withPort(base, port),
+		vault: vault.name, host: withPort(name, port), link: net.JoinHostPort(name, port),
+		resource: "https://" + withPort(base, port), login: e.loginFor(vault.suffix),
 	}, true
+}
+
+// splitHost takes a Host header apart; the name is in lower case.
+func splitHost(header string) (name, port string) {
+	name = strings.ToLower(header)
+	if h, p, err := net.SplitHostPort(name); err == nil {
+		return h, p
+	}
+	return name, "443"
 }
 
 // vaultOf splits a host into the vault and the suffix that the challenge names.
 // The SDKs want the host to end in a dot and the challenge's host, so a client
 // of the bare loopback names has to switch that check off.
-func (e *Emulator) vaultOf(host string) (vault, base string, ok bool) {
+func (e *Emulator) vaultOf(host string) (vault vaultHost, base string, ok bool) {
 	if ip := net.ParseIP(strings.Trim(host, "[]")); host == "localhost" || ip != nil && ip.IsLoopback() {
-		return e.opts.Vaults[0], host, true
+		return e.vaults[0], host, true
 	}
-	for _, base := range []string{e.opts.Suffix, "localhost"} {
-		if vault, ok := strings.CutSuffix(host, "."+base); ok && slices.Contains(e.opts.Vaults, vault) {
-			return vault, base, true
+	for _, v := range e.vaults {
+		for _, base := range []string{v.suffix, "localhost"} {
+			if host == v.name+"."+base {
+				return v, base, true
+			}
 		}
 	}
-	return "", "", false
+	return vaultHost{}, "", false
 }
 
 func withPort(host, port string) string {

@@ -42,7 +42,10 @@ func (e *Emulator) writeSettings() error {
 	d.Authentication.Endpoint = e.Endpoints().Identity
 	d.Kvfs.MinPollingInterval = 1
 	d.Kvfs.Transport.CAFile = e.caFile()
-	d.Kvfs.Transport.Connect = map[string]string{"*." + e.opts.Suffix + ":443": e.Addr()}
+	d.Kvfs.Transport.Connect = map[string]string{}
+	for _, suffix := range e.suffixes() {
+		d.Kvfs.Transport.Connect["*."+suffix+":443"] = e.Addr()
+	}
 	text, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encoding the settings: %w", err)
@@ -56,7 +59,7 @@ func (e *Emulator) observedCertificates() []observedCertificate {
 	list := []observedCertificate{}
 	for _, item := range e.Inventory() {
 		if item.Managed {
-			list = append(list, observedCertificate{URL: "https://" + item.Vault + "." + e.opts.Suffix + "/secrets/" + item.Name})
+			list = append(list, observedCertificate{URL: "https://" + e.hostOf(item.Vault) + "/secrets/" + item.Name})
 		}
 	}
 	return list

@@ -53,10 +53,11 @@ type version struct {
 	leaf        *x509.Certificate // nil when not known
 }
 
-func newStore(vaults []string) *store {
-	s := &store{first: vaults[0], order: vaults, vaults: map[string]map[string]*secret{}}
+func newStore(vaults []vaultHost) *store {
+	s := &store{first: vaults[0].name, vaults: map[string]map[string]*secret{}}
 	for _, v := range vaults {
-		s.vaults[v] = map[string]*secret{}
+		s.order = append(s.order, v.name)
+		s.vaults[v.name] = map[string]*secret{}
 	}
 	return s
 }

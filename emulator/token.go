@@ -3,22 +3,23 @@ package emulator
 import (
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/big"
 	"sync"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// tenant is the tenant of all identities and vaults here.
-const tenant = "33333333-3333-3333-3333-333333333333"
+// Tenant is the id of the directory that all identities, applications and
+// vaults here belong to.
+const Tenant = "33333333-3333-3333-3333-333333333333"
 
-const (
-	tokenIssuer = "https://sts.windows.net/" + tenant + "/"
-	loginServer = "https://login.microsoftonline.com/" + tenant
-)
+const tokenIssuer = "https://sts.windows.net/" + Tenant + "/"
 
 // issuer signs tokens and checks them again. Its key is made when the first
 // token is wanted: an RSA key takes long, and not every user needs one.
@@ -77,9 +78,11 @@ func (i *issuer) mint(id Identity, resource string, now time.Time) (token string
 		NotBefore: jwt.NewNumericDate(now.Add(-5 * time.Minute)),
 		ExpiresAt: jwt.NewNumericDate(now.Add(i.lifetime)),
 		AppID:     id.ClientID, ObjectID: id.ObjectID, Subject: id.ObjectID,
-		Tenant: tenant, Token: newUUID(), Version: "1.0", Resource: id.ResourceID,
+		Tenant: Tenant, Token: newUUID(), Version: "1.0", Resource: id.ResourceID,
 	}
-	token, err = jwt.NewWithClaims(jwt.SigningMethodRS256, c).SignedString(key)
+	unsigned := jwt.NewWithClaims(jwt.SigningMethodRS256, c)
+	unsigned.Header["kid"] = keyName(&key.PublicKey)
+	token, err = unsigned.SignedString(key)
 	if err != nil {
 		return "", nil, fmt.Errorf("signing a token: %w", err)
 	}
@@ -108,10 +111,45 @@ func (i *issuer) check(token, resource string) (*claims, string) {
 	return nil, "Error validating token: " + err.Error() + "."
 }
 
+// keySet is a JSON Web Key Set, RFC 7517.
+type keySet struct {
+	Keys []webKey `json:"keys"`
+}
+
+type webKey struct {
+	Type     string `json:"kty"`
+	Use      string `json:"use"`
+	Name     string `json:"kid"`
+	Modulus  string `json:"n"`
+	Exponent string `json:"e"`
+}
+
+func (i *issuer) publicKeys() (keySet, error) {
+	key, err := i.key()
+	if err != nil {
+		return keySet{}, fmt.Errorf("making the key for tokens: %w", err)
+	}
+	return keySet{Keys: []webKey{{
+		Type: "RSA", Use: "sig", Name: keyName(&key.PublicKey),
+		Modulus:  base64.RawURLEncoding.EncodeToString(key.N.Bytes()),
+		Exponent: base64.RawURLEncoding.EncodeToString(big.NewInt(int64(key.E)).Bytes()),
+	}}}, nil
+}
+
+func keyName(key *rsa.PublicKey) string {
+	sum := sha256.Sum256(key.N.Bytes())
+	return base64.RawURLEncoding.EncodeToString(sum[:16])
+}
+
 // newUUID returns a random UUID, version 4.
 func newUUID() string {
 	var b [16]byte
 	rand.Read(b[:])
+	return uuid(b)
+}
+
+// uuid marks b as a UUID, version 4, and writes it.
+func uuid(b [16]byte) string {
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	h := hex.EncodeToString(b[:])
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
