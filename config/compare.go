@@ -14,7 +14,10 @@ func (s *settings) compare(entries []*entry) []Certificate {
 	s.clouds(entries)
 	s.assignLinks(entries)
 	s.names(entries)
-	var certificates []Certificate
+	if len(entries) == 0 {
+		return nil
+	}
+	certificates := make([]Certificate, 0, len(entries))
 	for _, e := range entries {
 		s.limitGrants(e)
 		certificates = append(certificates, e.Certificate)
@@ -25,25 +28,35 @@ func (s *settings) compare(entries []*entry) []Certificate {
 // files names the files of an entry: those of one certificate and version, as spelled, in one store.
 type files struct{ store, base, key string }
 
-// base is the spelled name of a certificate, from which all its names in a store begin.
-func (e *entry) base() string { return e.Ref.Vault() + "." + e.Ref.Name() }
-
-func (e *entry) files() files { return files{e.Store, e.base(), e.Ref.Key()} }
+// setFiles says which files an entry shows, after its Ref and Store are known. All names of a certificate in a store begin with
+// its base, the name as spelled.
+func (e *entry) setFiles() {
+	e.files = files{e.Store, e.Ref.Vault() + "." + e.Ref.Name(), e.Ref.Key()}
+	e.base = storeName{e.files.store, e.files.base}
+}
 
 // merge unites entries that show the same files. Those of another link stay, with the same grants and identity.
 func (s *settings) merge(entries []*entry) []*entry {
-	var kept []*entry
-	groups := make(map[files][]*entry)
+	first := make(map[files]*entry, len(entries))
+	groups := make(map[*entry][]*entry) // by the first of several
 	for _, e := range entries {
-		groups[e.files()] = append(groups[e.files()], e)
-	}
-	for _, e := range entries {
-		group := groups[e.files()]
-		if e == group[0] {
-			s.mergeGroup(group)
+		switch o := first[e.files]; {
+		case o == nil:
+			first[e.files] = e
+		case groups[o] == nil:
+			groups[o] = []*entry{o, e}
+		default:
+			groups[o] = push(groups[o], e)
 		}
-		if e == group[0] || e.LinkName != "" {
-			kept = append(kept, e)
+	}
+	var kept []*entry
+	for _, e := range entries {
+		isFirst := e == first[e.files]
+		if isFirst && groups[e] != nil {
+			s.mergeGroup(groups[e])
+		}
+		if isFirst || e.LinkName != "" {
+			kept = push(kept, e)
 		}
 	}
 	return kept
@@ -54,7 +67,11 @@ func (s *settings) merge(entries []*entry) []*entry {
 func (s *settings) mergeGroup(group []*entry) {
 	first := group[0]
 	links := map[string]bool{"": true, first.LinkName: true}
-	grants := uniqueGrants{}
+	most := 0
+	for _, e := range group {
+		most += len(e.Grants)
+	}
+	grants := uniqueUpTo(most)
 	grants.add(first.Grants)
 	for _, e := range group[1:] {
 		s.warnMerged(first, e)
@@ -71,7 +88,7 @@ func (s *settings) mergeGroup(group []*entry) {
 		}
 	}
 	for _, e := range group {
-		e.Grants, e.Identity = grants.list, first.Identity
+		e.Grants, e.Identity = grants.all(), first.Identity
 	}
 }
 
@@ -89,16 +106,26 @@ type uniqueGrants struct {
 	seen map[acl.Grant]bool
 }
 
+// uniqueUpTo returns an empty list that will hold at most n.
+func uniqueUpTo(n int) *uniqueGrants {
+	return &uniqueGrants{list: make([]acl.Grant, 0, n), seen: make(map[acl.Grant]bool, n)}
+}
+
 func (u *uniqueGrants) add(grants []acl.Grant) {
-	if u.seen == nil {
-		u.seen = make(map[acl.Grant]bool)
-	}
 	for _, g := range grants {
 		if !u.seen[g] {
 			u.seen[g] = true
 			u.list = append(u.list, g)
 		}
 	}
+}
+
+// all returns the list, nil when there is none.
+func (u *uniqueGrants) all() []acl.Grant {
+	if len(u.list) == 0 {
+		return nil
+	}
+	return slices.Clip(u.list)
 }
 
 // place says where an entry is, for a message about another one.
@@ -114,17 +141,16 @@ type storeName struct{ store, name string }
 
 // clouds reports certificates of equal names from different vaults: vault names are unique per cloud only.
 func (s *settings) clouds(entries []*entry) {
-	first := make(map[storeName]*entry)
+	first := make(map[storeName]*entry, len(entries))
 	for _, e := range entries {
-		name := storeName{e.Store, e.base()}
-		o := first[name]
+		o := first[e.base]
 		if o == nil {
-			first[name] = e
+			first[e.base] = e
 			continue
 		}
-		if !strings.EqualFold(o.Ref.Host(), e.Ref.Host()) {
+		if !s.report.enough() && !strings.EqualFold(o.Ref.Host(), e.Ref.Host()) {
 			s.fault(e.urlAt, fmt.Sprintf("%s: %s in %s is already the name of the certificate from %s in %s",
-				e.urlPath, name.name, name.store, o.Ref.Host(), s.place(o)), "give one of them another certificateStoreLocation")
+				e.urlPath, e.base.name, e.base.store, o.Ref.Host(), s.place(o)), "give one of them another certificateStoreLocation")
 		}
 	}
 }
@@ -132,7 +158,7 @@ func (s *settings) clouds(entries []*entry) {
 // assignLinks gives the default links to one of the entries that have the same: to what follows renewals, otherwise to the first.
 // Two pinned versions that have no other link would both need them.
 func (s *settings) assignLinks(entries []*entry) {
-	owners := make(map[storeName]*entry)
+	owners := make(map[storeName]*entry, len(entries))
 	better := func(e, o *entry) bool {
 		if o == nil || e.Ref.Pinned() != o.Ref.Pinned() {
 			return o == nil || o.Ref.Pinned()
@@ -140,15 +166,15 @@ func (s *settings) assignLinks(entries []*entry) {
 		return e.LinkName == "" && o.LinkName != ""
 	}
 	for _, e := range entries {
-		if name := (storeName{e.Store, e.base()}); better(e, owners[name]) {
-			owners[name] = e
+		if better(e, owners[e.base]) {
+			owners[e.base] = e
 		}
 	}
 	for _, e := range entries {
-		owner := owners[storeName{e.Store, e.base()}]
-		e.Linked = e.files() == owner.files()
-		if !e.Linked && e.LinkName == "" && owner.Ref.Pinned() {
-			s.fault(e.urlAt, fmt.Sprintf("%s: the link %s in %s already leads to the version of %s", e.urlPath, e.base(), e.Store, s.place(owner)),
+		owner := owners[e.base]
+		e.Linked = e.files == owner.files
+		if !s.report.enough() && !e.Linked && e.LinkName == "" && owner.Ref.Pinned() {
+			s.fault(e.urlAt, fmt.Sprintf("%s: the link %s in %s already leads to the version of %s", e.urlPath, e.base.name, e.Store, s.place(owner)),
 				"give one of them a customSymbolicLinkName or another certificateStoreLocation")
 		}
 	}
@@ -156,15 +182,15 @@ func (s *settings) assignLinks(entries []*entry) {
 
 // names reports links that would take a name that something else has.
 func (s *settings) names(entries []*entry) {
-	links := make(map[storeName]*entry) // by customSymbolicLinkName
-	bases := make(map[storeName]*entry) // by the name of the certificate: the owner of the default links
+	links := make(map[storeName]*entry)               // by customSymbolicLinkName
+	bases := make(map[storeName]*entry, len(entries)) // by the name of the certificate: the owner of the default links
 	for _, e := range entries {
 		if e.Linked {
-			bases[storeName{e.Store, e.base()}] = e
+			bases[e.base] = e
 		}
 	}
 	for _, e := range entries {
-		if e.LinkName == "" {
+		if e.LinkName == "" || s.report.enough() {
 			continue
 		}
 		name := storeName{e.Store, e.LinkName}
@@ -183,7 +209,7 @@ func (s *settings) names(entries []*entry) {
 // reserved returns the entry to which the name of a link belongs by the layouts, and what it is there.
 func (s *settings) reserved(e *entry, bases map[storeName]*entry) (owner *entry, what string) {
 	v3, v4 := slices.Contains(s.config.Layouts, "v3"), slices.Contains(s.config.Layouts, "v4")
-	if o := bases[storeName{e.Store, e.LinkName}]; o != nil && v3 && o.files() != e.files() {
+	if o := bases[storeName{e.Store, e.LinkName}]; o != nil && v3 && o.files != e.files {
 		return o, "the default link"
 	}
 	vaultName, rest, _ := strings.Cut(e.LinkName, ".")
@@ -216,6 +242,9 @@ func isVersionFile(s string) bool {
 
 // limitGrants refuses more users and groups than one access list of the kernel holds.
 func (s *settings) limitGrants(e *entry) {
+	if 2*len(e.Grants) <= acl.MaxEntries {
+		return
+	}
 	users, groups := make(map[string]bool), make(map[string]bool)
 	for _, g := range e.Grants {
 		if g.User != "" {

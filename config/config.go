@@ -19,6 +19,10 @@ const (
 	MinPollingInterval = 30 * time.Second
 	// DefaultKeepVersions is how many versions of a certificate the extension keeps.
 	DefaultKeepVersions = 2
+	// DefaultRemovalGrace forgives a deployment that was broken for an hour.
+	DefaultRemovalGrace = time.Hour
+	// MaxRemovalGrace is the most that kvfs.removalGraceInS may say.
+	MaxRemovalGrace = 7 * 24 * time.Hour
 )
 
 // Config is a settings document that was accepted. It is not changed after Parse.
@@ -28,14 +32,26 @@ type Config struct {
 	RequireInitialSync bool
 	// Certificates in the order of the document. Empty is allowed: nothing is served.
 	Certificates []Certificate
-	// Identity is who asks the vaults unless a certificate says otherwise (authenticationSettings). Zero: the machine.
+	// Identity is who asks the vaults unless a certificate says otherwise (kvfs.identity, otherwise authenticationSettings).
+	// Zero: the settings say nothing.
 	Identity vault.Identity
 	Logging  Logging
 	// Layouts are the families of names to show, at least one, each once, of "v3" and "v4".
 	Layouts []string
 	// KeepVersions is how many versions of a certificate stay readable, the current one included: at least 1.
 	KeepVersions int
+	// RemovalGrace is how long the names of an entry stay that was removed from a changed document: 0 to a week.
+	RemovalGrace time.Duration
 	Transport    Transport
+	// Ignored are the fields that have no effect on Linux, in the order of their positions. They are no problems: the vendor's own
+	// samples carry them. Log them at debug level.
+	Ignored []Note
+}
+
+// Note names a field and says where its key stands: line and column from 1, 0 for what is in no file.
+type Note struct {
+	Field        string // such as observedCertificates[0].keyExportable
+	Line, Column int
 }
 
 // Certificate is one entry of observedCertificates.
@@ -50,7 +66,8 @@ type Certificate struct {
 	// unpinned entries in one store one does: the unpinned one, or the first.
 	Linked bool
 	// Grants say who besides the owner may read; no entry occurs twice.
-	Grants   []acl.Grant
+	Grants []acl.Grant
+	// Identity is who asks for this certificate: its own, or that of the Config.
 	Identity vault.Identity
 	// Line and Column tell where the entry stands, 0 when it is in no file.
 	Line, Column int
@@ -78,6 +95,7 @@ func defaults() *Config {
 		PollingInterval: DefaultPollingInterval,
 		Layouts:         []string{"v3", "v4"},
 		KeepVersions:    DefaultKeepVersions,
+		RemovalGrace:    DefaultRemovalGrace,
 	}
 }
 
@@ -115,7 +133,11 @@ func (o Options) parse(data []byte, r *report) *Config {
 	}
 	text, isUTF16, bad := decode(data)
 	r.file = newFile(text)
+	strange, remedy := foreign(text)
 	switch {
+	case strange != "":
+		r.error(0, "the file is "+strange+", not settings", remedy)
+		return nil
 	case bad != nowhere:
 		r.error(bad, "the text is not valid "+encoding(isUTF16), "save the file as UTF-8")
 		return nil
@@ -138,6 +160,7 @@ func (o Options) parse(data []byte, r *report) *Config {
 	s := settings{reader: u.reader, config: defaults(), store: o.Store}
 	s.config.RequireInitialSync = doc.isVersion4(o.Name)
 	s.read(doc)
+	s.config.Ignored = r.notes()
 	return s.config
 }
 

@@ -60,6 +60,7 @@ func TestDocumentsOfEveryVersionAndWrapperAreAccepted(t *testing.T) {
 	}{
 		{"a1", func(c *Config) {
 			c.PollingInterval, c.RequireInitialSync = 600*time.Second, true
+			c.Ignored = []Note{{"certificateStoreName", 2, 32}, {"linkOnRenewal", 3, 3}}
 			c.Certificates = []Certificate{
 				at(4, 28, "https://contoso-web.vault.azure.net/secrets/www"),
 				at(4, 83, "https://contoso-web.vault.azure.net/secrets/api"),
@@ -69,6 +70,7 @@ warning 3:29: "requiredInitialSync" is taken for "requireInitialSync"
 `},
 		{"a2", func(c *Config) {
 			c.RequireInitialSync = true
+			c.Ignored = []Note{{"linkOnRenewal", 4, 35}}
 			c.Identity = vault.Identity{Endpoint: endpoint, ClientID: clientID}
 			c.Logging = Logging{"fluentd", "tcp://localhost:24224", "forward", "akvvm_service"}
 			www := at(5, 30, "https://contoso-web.vault.azure.net/secrets/www")
@@ -113,6 +115,7 @@ warning 3:20: authenticationSettings.msiClientId is a resource id
 warning 4:120: JSON has no comments
 `},
 		{"a8", func(c *Config) {
+			c.Ignored = []Note{{"linkOnRenewal", 2, 46}}
 			c.Identity = vault.Identity{Endpoint: endpoint}
 			www := at(3, 5, "https://Contoso-Web.vault.azure.net/secrets/www")
 			www.Identity = c.Identity

@@ -8,34 +8,34 @@ import (
 	"time"
 )
 
-// seconds takes a number of whole seconds, at least one, written as a number or as a string.
-func (r reader) seconds(n *node, path string) (time.Duration, bool) {
+// seconds takes a number of whole seconds, no fewer than the least, written as a number or as a string.
+func (r reader) seconds(n *node, path string, least int64) (time.Duration, bool) {
 	d, ok := time.Duration(0), false
 	if n.kind == kindNumber || n.kind == kindString {
-		d, ok = parseSeconds(n.text)
+		d, ok = parseSeconds(n.text, least)
 	}
 	if !ok {
-		r.mismatch(n, path, "a number of whole seconds", secondsHint(n))
+		r.mismatch(n, path, "a number of whole seconds", secondsHint(n, least))
 	}
 	return d, ok
 }
 
-func parseSeconds(s string) (time.Duration, bool) {
+func parseSeconds(s string, least int64) (time.Duration, bool) {
 	if strings.Trim(s, "0123456789") != "" {
 		return 0, false
 	}
 	v, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || v < 1 || v > math.MaxInt64/int64(time.Second) {
+	if err != nil || v < least || v > math.MaxInt64/int64(time.Second) {
 		return 0, false
 	}
 	return time.Duration(v) * time.Second, true
 }
 
 // secondsHint translates durations of other notations.
-func secondsHint(n *node) string {
+func secondsHint(n *node, least int64) string {
 	d, ok := otherDuration(strings.TrimSpace(n.text))
 	if n.kind != kindString || !ok {
-		return `write 1 or more, such as "3600" for one hour`
+		return fmt.Sprintf(`write %d or more, such as "3600" for one hour`, least)
 	}
 	return fmt.Sprintf(`write "%d" for %s`, int64(d/time.Second), inWords(d))
 }

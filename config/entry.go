@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"kvfs/acl"
 	"kvfs/vault"
@@ -20,28 +21,37 @@ type entry struct {
 	urlPath  string // of its URL, for messages
 	linkAt   int    // of its customSymbolicLinkName
 	linkPath string
+	files    files
+	base     storeName // of the default links
 }
+
+const entryHint = `write a URL, or {"url": "https://VAULT.vault.azure.net/secrets/NAME"}`
 
 // entry reads one entry; nil if its URL is of no use.
 func (s *settings) entry(n *node, path string) *entry {
+	if n.kind != kindString && n.kind != kindObject {
+		s.isObject(n, path, entryHint)
+		return nil
+	}
 	e := &entry{at: n.at(), urlAt: n.at(), urlPath: path}
 	e.Store, e.Identity = s.store, s.config.Identity
 	if n.kind == kindString {
 		e.Ref = s.ref(n, path)
-	} else if s.isObject(n, path, `write a URL, or {"url": "https://VAULT.vault.azure.net/secrets/NAME"}`) {
+	} else {
 		s.entryFields(e, n, path)
 	}
 	if e.Ref.IsZero() {
 		return nil
 	}
 	e.Line, e.Column = s.report.position(e.at)
+	e.setFiles()
 	return e
 }
 
 func (s *settings) entryFields(e *entry, n *node, path string) {
-	o := s.object(n, path, "url", "certificateStoreLocation", "customSymbolicLinkName", "acls", "authenticationOverride",
-		"certificateStoreName", "keyExportable", "accounts") // the last three are for Windows
+	o := s.object(n, path, fieldsOf[entryFields](s.report))
 	defer o.done()
+	o.ignore()
 	if n := o.required("url", `add "url": "https://VAULT.vault.azure.net/secrets/NAME"`); n != nil {
 		e.urlAt, e.urlPath = n.at(), o.join("url")
 		e.Ref = s.ref(n, e.urlPath)
@@ -62,9 +72,7 @@ func (s *settings) entryFields(e *entry, n *node, path string) {
 	if n := o.get("acls"); n != nil {
 		e.Grants = s.grants(n, o.join("acls"))
 	}
-	if n := o.get("authenticationOverride"); n != nil {
-		e.Identity = override(s.config.Identity, s.identity(n, o.join("authenticationOverride")))
-	}
+	s.entryIdentity(e, o)
 }
 
 // ref takes the URL of a secret; the zero Ref if it is none.
@@ -75,13 +83,30 @@ func (s *settings) ref(n *node, path string) vault.Ref {
 	}
 	ref, notes, err := vault.ParseRef(raw, s.suffixes...)
 	if refused := (*vault.RefError)(nil); errors.As(err, &refused) {
-		s.fault(n.at(), prefix(path, refused.Fact), refused.Hint)
+		fact, hint := notEvaluated(n)
+		if fact == "" {
+			fact, hint = refused.Fact, refused.Hint
+			if c := lookalike(raw); c != "" {
+				hint = "type the URL anew: " + c + " in it is no letter of a vault's name"
+			}
+		}
+		s.fault(n.at(), prefix(path, fact), hint)
 		return vault.Ref{}
 	}
 	for _, note := range notes {
 		s.report.warning(n.at(), prefix(path, note.Fact), note.Hint)
 	}
 	return ref
+}
+
+// lookalike names the first character of a URL that is none of ASCII: it may look as if it were.
+func lookalike(raw string) string {
+	for _, r := range strings.TrimSpace(raw) {
+		if r >= utf8.RuneSelf {
+			return fmt.Sprintf("%s (U+%04X)", quote(string(r)), r)
+		}
+	}
+	return ""
 }
 
 const maxName = 255 // bytes of one path component (NAME_MAX)
@@ -110,17 +135,27 @@ func (s *settings) linkName(n *node, path string) string {
 	return ""
 }
 
+// maxGrants is how many elements acls may have. The kernel takes far fewer users and groups.
+const maxGrants = 10000
+
 // grants takes the list acls. Each user and each group is a grant of its own; the same one twice is one.
 func (s *settings) grants(n *node, path string) []acl.Grant {
 	if n.kind == kindObject {
-		n = &node{kind: kindList, src: n.src, start: n.start, items: []*node{n}}
+		n = &node{kind: kindList, src: n.src, start: n.start, in: &children{items: []*node{n}}}
 	}
 	items, ok := s.list(n, path, `write [{"user": "nginx"}]`)
 	if !ok {
 		return nil
 	}
-	var grants uniqueGrants
+	if len(items) > maxGrants {
+		s.fault(n.at(), fmt.Sprintf("%s: a list of %d grants", path, len(items)), "make a group of them")
+		return nil
+	}
+	grants := uniqueUpTo(len(items))
 	for i, item := range items {
+		if s.report.enough() {
+			break
+		}
 		if item.kind == kindNull {
 			continue
 		}
@@ -132,7 +167,7 @@ func (s *settings) grants(n *node, path string) []acl.Grant {
 		s.report.warning(n.at(), path+" have no effect, aclEnabled is false", `remove "aclEnabled", or the acls`)
 		return nil
 	}
-	return grants.list
+	return grants.all()
 }
 
 func (s *settings) grant(n *node, path string) (g acl.Grant, ok bool) {
@@ -140,7 +175,7 @@ func (s *settings) grant(n *node, path string) (g acl.Grant, ok bool) {
 	if !s.isObject(n, path, hint) {
 		return g, false
 	}
-	o := s.object(n, path, "user", "group")
+	o := s.object(n, path, fieldsOf[grantFields](s.report))
 	defer o.done()
 	g.User = s.principal(o, "user")
 	g.Group = s.principal(o, "group")

@@ -106,7 +106,7 @@ func TestDurationsOfOtherNotationsAreTranslated(t *testing.T) {
 		"1h0m1s": `write "3601" for 3601 seconds`, " 2h ": `write "7200" for 2 hours`,
 		"0": example, "-1h": example, "100ms": example, "0d": example, "1.5d": example, "99999d": example, "x": example, "1.5s": example,
 	} {
-		if got := secondsHint(&node{kind: kindString, text: text}); got != want {
+		if got := secondsHint(&node{kind: kindString, text: text}, 1); got != want {
 			t.Errorf("%q: hint is %q, want %q", text, got, want)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 // file is the text of a document as it lies on disk, in UTF-8 and without a byte-order mark. It is immutable.
 type file struct {
 	text  string
-	lines []int // offset of the first byte of every line
+	lines []int32 // offset of the first byte of every line
 	// runes[i] is the number of characters before offset i*runeStep, so that a column costs at most two short counts even
 	// in a document of one line.
 	runes []int
@@ -20,10 +20,10 @@ type file struct {
 const runeStep = 1024
 
 func newFile(text string) *file {
-	f := &file{text: text, lines: []int{0}}
+	f := &file{text: text, lines: make([]int32, 1, strings.Count(text, "\n")+1)}
 	for i := range len(text) {
 		if text[i] == '\n' {
-			f.lines = append(f.lines, i+1)
+			f.lines = append(f.lines, int32(i+1))
 		}
 	}
 	for count, i := 0, 0; i <= len(text); i += runeStep {
@@ -45,11 +45,11 @@ func countRunes(s string) (n int) {
 
 // position returns the line and the column, in characters, of an offset. Both count from 1.
 func (f *file) position(at int) (line, column int) {
-	i, found := slices.BinarySearch(f.lines, at)
+	i, found := slices.BinarySearch(f.lines, int32(at))
 	if !found {
 		i--
 	}
-	return i + 1, 1 + f.runesBefore(at) - f.runesBefore(f.lines[i])
+	return i + 1, 1 + f.runesBefore(at) - f.runesBefore(int(f.lines[i]))
 }
 
 func (f *file) runesBefore(at int) int {

@@ -33,6 +33,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"kvfs": {"layouts": ["v3"], "keepVersions": 3, "transport": {"connect": {"a:1": "b:2"}}, "vaultDnsSuffixes": [".x:1"]}}`))
 	f.Add([]byte(`{"settings": "{\\\"secretsManagementSettings\\\": {}}"}`))
 	f.Add([]byte("\xff\xfe{\x00}\x00"))
+	f.Add([]byte(`{"kvfs": {"removalGraceInS": 5, "identity": {"type": "servicePrincipal", "clientSecret": "s"}}, "secretsManagementSettings": {}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		cfg, ps := Parse("settings.json", data)
 		if (cfg == nil) != ps.HasErrors() {
@@ -41,6 +42,9 @@ func FuzzParse(f *testing.F) {
 		checkProblems(t, data, ps)
 		if cfg != nil {
 			checkConfig(t, cfg)
+		}
+		if cfg != nil {
+			checkWrapped(t, data, cfg)
 		}
 		again, psAgain := Parse("settings.json", data)
 		if !reflect.DeepEqual(cfg, again) || !reflect.DeepEqual(ps, psAgain) {
@@ -73,8 +77,30 @@ func checkProblems(t *testing.T, data []byte, ps Problems) {
 	}
 }
 
+// checkWrapped checks that an accepted settings object means the same in a wrapper, and in a string.
+func checkWrapped(t *testing.T, data []byte, cfg *Config) {
+	text, _, _ := decode(data)
+	root, refused := parse(&source{text: text}, newReport(newFile(text)))
+	if refused != nil || root.kind != kindObject || lookup(root, keySettings).value == nil || depth(data) >= maxDepth {
+		return // wrapped already, PowerShell's escapes, or too deep for more
+	}
+	// What follows a comment of the last line must stand in another one.
+	for _, wrapped := range []string{`{"settings": ` + text + "\n}", `{"runtimeSettings": [{"handlerSettings": {"publicSettings": ` + text + "\n}}]}", inString(text)} {
+		if len(wrapped) > maxSize {
+			continue
+		}
+		got, ps := Parse("settings.json", []byte(wrapped))
+		if got == nil {
+			t.Fatalf("refused when it is wrapped: %s\n%s", lines(ps), wrapped)
+		}
+		if !reflect.DeepEqual(withoutPositions(got), withoutPositions(cfg)) {
+			t.Fatalf("another meaning when it is wrapped:\n%+v, not\n%+v", got, cfg)
+		}
+	}
+}
+
 func checkConfig(t *testing.T, cfg *Config) {
-	if cfg.PollingInterval < 1 || cfg.KeepVersions < 1 || len(cfg.Layouts) == 0 {
+	if cfg.RemovalGrace < 0 || cfg.RemovalGrace > MaxRemovalGrace || cfg.PollingInterval < 1 || cfg.KeepVersions < 1 || len(cfg.Layouts) == 0 {
 		t.Fatalf("out of bounds: %+v", cfg)
 	}
 	owners, names := make(map[storeName]Certificate), make(map[storeName]bool)
@@ -106,13 +132,13 @@ func plainValue(n *node) any {
 	switch n.kind {
 	case kindObject:
 		m := make(map[string]any)
-		for _, member := range n.members {
+		for _, member := range n.members() {
 			m[member.key] = plainValue(member.value)
 		}
 		return m
 	case kindList:
 		l := make([]any, 0)
-		for _, item := range n.items {
+		for _, item := range n.items() {
 			l = append(l, plainValue(item))
 		}
 		return l
@@ -142,7 +168,8 @@ func FuzzSyntaxAgreesWithHujson(f *testing.F) {
 		}
 		report := newReport(newFile(string(text)))
 		got, refused := parse(&source{text: string(text)}, report)
-		if json.Valid(text) && (refused != nil || len(report.findings) > 0) {
+		halves := bytes.Contains(bytes.ToLower(text), []byte(`\ud`)) // of characters, of which we warn
+		if json.Valid(text) && (refused != nil || len(report.findings) > 0 && !halves) {
 			t.Fatalf("plain JSON gave %+v, %+v", refused, report.findings)
 		}
 		standard, err := hujson.Standardize(append(bytes.Clone(text), '\n'))

@@ -11,23 +11,68 @@ import (
 const (
 	defaultEndpoint = "http://169.254.169.254/metadata/identity"
 	resourcePrefix  = "/subscriptions/"
+	guidHint        = " of the managed identity is a GUID, such as 00001111-aaaa-2222-bbbb-3333cccc4444"
+	resourceIDHint  = "write the whole id of the managed identity, which begins with " + resourcePrefix
 )
+
+// identities decides who asks the vaults: kvfs.identity, otherwise authenticationSettings, which n is or nil.
+func (s *settings) identities(n *node) {
+	if n != nil {
+		s.general = s.identity(n, keyIdentity)
+	}
+	s.config.Identity = s.general
+	if s.chosen == nil {
+		return
+	}
+	s.config.Identity = *s.chosen
+	if s.general != (vault.Identity{}) {
+		s.report.warning(n.at(), keyIdentity+" is not used: kvfs.identity counts", "remove it, unless the original extension reads this document too")
+	}
+	if s.chosen.Method == vault.ManagedIdentity {
+		s.general = *s.chosen
+	} else {
+		s.general = vault.Identity{Endpoint: s.general.Endpoint} // an override is a managed identity
+	}
+}
+
+// entryIdentity decides who asks for one certificate.
+func (s *settings) entryIdentity(e *entry, o *object) {
+	n := o.get("authenticationOverride")
+	if n != nil {
+		if over := s.identity(n, o.join("authenticationOverride")); over != (vault.Identity{}) {
+			e.Identity = override(s.general, over)
+		}
+	}
+	own := o.get(keyOwn)
+	if own == nil || !s.isObject(own, o.join(keyOwn), `write {"identity": {...}}`) {
+		return
+	}
+	block := s.object(own, o.join(keyOwn), fieldsOf[entryOwnFields](s.report))
+	defer block.doneStrictly()
+	chosen := block.get("identity")
+	if chosen == nil {
+		return
+	}
+	e.Identity = s.choice(chosen, block.join("identity"))
+	if n != nil {
+		s.report.warning(n.at(), o.join("authenticationOverride")+" is not used: "+block.join("identity")+" counts", "remove one of them")
+	}
+}
 
 // identity reads authenticationSettings or an authenticationOverride.
 func (r reader) identity(n *node, path string) vault.Identity {
 	if !r.isObject(n, path, `write {"msiClientId": "..."}, or leave it out for the system-assigned identity`) {
 		return vault.Identity{}
 	}
-	o := r.object(n, path, "msiEndpoint", "msiClientId", "msiObjectId", "msiResourceId")
+	o := r.object(n, path, fieldsOf[authenticationFields](r.report))
 	defer o.done()
 	var id vault.Identity
 	if n := o.get("msiEndpoint"); n != nil {
 		id.Endpoint = r.endpoint(n, o.join("msiEndpoint"))
 	}
-	const guidHint = " of the managed identity is a GUID, such as 00001111-aaaa-2222-bbbb-3333cccc4444"
 	id.ClientID = o.id("msiClientId", isGUIDOrResourceID, "a client id", "the client id"+guidHint)
 	id.ObjectID = o.id("msiObjectId", isGUID, "an object id", "the object id"+guidHint)
-	id.ResourceID = o.id("msiResourceId", isResourceID, "a resource id", "write the whole id of the managed identity, which begins with "+resourcePrefix)
+	id.ResourceID = o.id("msiResourceId", isResourceID, "a resource id", resourceIDHint)
 	o.clientOrResource(&id)
 	o.chooseOne(&id)
 	return id

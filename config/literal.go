@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"strings"
+	"unicode/utf16"
 )
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
@@ -11,22 +12,30 @@ func isLetter(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 
 // string reads the string that begins here.
 func (p *parser) string() (*node, *refusal) {
-	n := &node{kind: kindString, src: p.src, start: p.n}
+	n := &node{kind: kindString, src: p.src, start: int32(p.n)}
+	text, err := p.stringText()
+	n.text, n.end = text, int32(p.n)
+	return n, err
+}
+
+// stringText moves over the string that begins here and returns what it means.
+func (p *parser) stringText() (string, *refusal) {
+	start := p.n
 	p.n++
 	escaped := false
 	for p.next() != '"' {
 		switch c := p.next(); {
 		case p.n == len(p.text):
-			return nil, p.fail(n.start, "a string is not closed", `end it with "`)
+			return "", p.fail(start, "a string is not closed", `end it with "`)
 		case c == '\n' || c == '\r':
-			return nil, p.fail(p.n, "a line ends inside a string", `end the string with ", or write \n for the line break`)
+			return "", p.fail(p.n, "a line ends inside a string", `end the string with ", or write \n for the line break`)
 		case c < ' ':
-			return nil, p.fail(p.n, fmt.Sprintf("a control character (%#02x) in a string", c), fmt.Sprintf(`remove it, or write \u%04x`, c))
+			return "", p.fail(p.n, fmt.Sprintf("a control character (%#02x) in a string", c), "remove it")
 		case c == '\\':
 			escaped = true
-			size, err := p.escape(n.start)
+			size, err := p.escape(start)
 			if err != nil {
-				return nil, err
+				return "", err
 			}
 			p.n += size
 		default:
@@ -34,12 +43,11 @@ func (p *parser) string() (*node, *refusal) {
 		}
 	}
 	p.n++
-	n.end = p.n
-	n.text = p.text[n.start+1 : n.end-1]
+	text := p.text[start+1 : p.n-1]
 	if escaped {
-		n.text = meaning(n.text)
+		text = meaning(text)
 	}
-	return n, nil
+	return text, nil
 }
 
 // escape checks the escape that begins here, in the string that begins at start, and returns its length.
@@ -51,9 +59,13 @@ func (p *parser) escape(start int) (size int, err *refusal) {
 	case rest[1] == 'u' && hexEscape(rest) < 0:
 		return 0, p.fail(p.n+1, `\u is not followed by four hexadecimal digits`, `write \\ for a backslash`)
 	case rest[1] == 'u':
-		return len(`\uXXXX`), nil
+		_, size := unescape(rest)
+		if size == len(`\uXXXX`) && utf16.IsSurrogate(hexEscape(rest)) {
+			p.report.warnOnce("surrogate", p.src.at(p.n), rest[:size]+" is half a character", `write the character itself, or both halves, as \ud83d\ude00`)
+		}
+		return size, nil
 	}
-	if _, ok := simpleEscape(rest[1]); !ok {
+	if _, ok := simpleEscape(rest[1:2]); !ok {
 		return 0, p.fail(p.n+1, `\`+shorten(p.character(p.n+1))+" means nothing in a string", `write \\ for a backslash`)
 	}
 	return 2, nil
@@ -62,13 +74,14 @@ func (p *parser) escape(start int) (size int, err *refusal) {
 // meaning returns what the body of a valid string literal means.
 func meaning(body string) string {
 	var b strings.Builder
+	b.Grow(len(body))
 	eachPiece(body, func(piece string, _ int) { b.WriteString(piece) })
 	return b.String()
 }
 
 // number reads the number that begins here: -?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?
 func (p *parser) number() (*node, *refusal) {
-	n := &node{kind: kindNumber, src: p.src, start: p.n}
+	n := &node{kind: kindNumber, src: p.src, start: int32(p.n)}
 	if p.next() == '-' {
 		p.n++
 	}
@@ -90,9 +103,9 @@ func (p *parser) number() (*node, *refusal) {
 		ok = p.digits()
 	}
 	if c := p.next(); !ok || isLetter(c) || isDigit(c) || c == '.' || c == '_' {
-		return nil, p.fail(p.n, quote(p.run(n.start))+" is not a number in JSON", "put text in double quotes; write numbers as 3600")
+		return nil, p.fail(p.n, quote(p.run(int(n.start)))+" is not a number in JSON", "put text in double quotes; write numbers as 3600")
 	}
-	n.end = p.n
+	n.end = int32(p.n)
 	n.text = p.text[n.start:n.end]
 	return n, nil
 }
@@ -108,9 +121,9 @@ func (p *parser) digits() bool {
 
 // word reads true, false or null.
 func (p *parser) word() (*node, *refusal) {
-	n := &node{src: p.src, start: p.n}
+	n := &node{src: p.src, start: int32(p.n)}
 	n.text = p.run(p.n)
-	n.end = p.n + len(n.text)
+	n.end = int32(p.n + len(n.text))
 	switch n.text {
 	case "true", "false":
 		n.kind = kindBool
@@ -119,6 +132,6 @@ func (p *parser) word() (*node, *refusal) {
 	default:
 		return nil, p.noWord(n.text)
 	}
-	p.n = n.end
+	p.n = int(n.end)
 	return n, nil
 }

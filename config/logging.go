@@ -16,7 +16,7 @@ func (r reader) logging(n *node) Logging {
 	if !r.isObject(n, keyLogging, `write {"logger": "fluentd", "endpoint": "tcp://localhost:24224"}`) {
 		return Logging{}
 	}
-	o := r.object(n, keyLogging, "logger", "endpoint", "format", "servicename")
+	o := r.object(n, keyLogging, fieldsOf[loggingFields](r.report))
 	defer o.done()
 	l := Logging{Format: "forward", ServiceName: defaultServiceName}
 	if n := o.get("format"); n != nil {

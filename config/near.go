@@ -1,7 +1,5 @@
 package config
 
-import "strings"
-
 // near returns the name that was probably meant by key, "" when none is close: at most a quarter of the name is wrong,
 // missing or too much, in whatever case.
 func near(key string, names []string) string {
@@ -11,16 +9,17 @@ func near(key string, names []string) string {
 		if len(key) > len(name)+most || len(key) < len(name)-most {
 			continue // also keeps long keys from costing time
 		}
-		if d := distance(strings.ToLower(key), strings.ToLower(name)); d <= most && (best == "" || d < fewest) {
+		if d := distance(key, name); d <= most && (best == "" || d < fewest) {
 			best, fewest = name, d
 		}
 	}
 	return best
 }
 
-// distance is the number of bytes to insert, remove or replace to make a of b (Levenshtein).
+// distance is the number of bytes to insert, remove or replace to make a of b (Levenshtein), in whatever case.
 func distance(a, b string) int {
-	row := make([]int, len(b)+1)
+	var short [64]int // names are: a document may hold tens of thousands of near misses
+	row := append(short[:0], make([]int, len(b)+1)...)
 	for j := range row {
 		row[j] = j
 	}
@@ -29,7 +28,7 @@ func distance(a, b string) int {
 		row[0] = i + 1
 		for j := range len(b) {
 			replaced := diagonal
-			if a[i] != b[j] {
+			if lower(a[i]) != lower(b[j]) {
 				replaced++
 			}
 			diagonal = row[j+1]
@@ -37,4 +36,11 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
 }

@@ -17,14 +17,18 @@ const (
 	kindObject
 )
 
-// node is a JSON value that knows where it stands.
+// node is a JSON value that knows where it stands. A document of a megabyte may hold half a million: keep it small.
 type node struct {
-	kind kind
 	text string // what a string means; a number or a boolean as written
 	// The literal is src.text[start:end]. Without a src the value is in no file.
 	src        *source
-	start, end int
+	in         *children // nil when there are none
+	start, end int32
+	kind       kind
+}
 
+// children are what is in a list or an object.
+type children struct {
 	items   []*node
 	members []member
 }
@@ -35,12 +39,26 @@ type member struct {
 	value *node
 }
 
+func (n *node) items() []*node {
+	if n.in == nil {
+		return nil
+	}
+	return n.in.items
+}
+
+func (n *node) members() []member {
+	if n.in == nil {
+		return nil
+	}
+	return n.in.members
+}
+
 // at returns the offset in the file of the first character.
 func (n *node) at() int {
 	if n.src == nil {
 		return nowhere
 	}
-	return n.src.at(n.start)
+	return n.src.at(int(n.start))
 }
 
 // shown names the value in a message.

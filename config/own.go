@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
@@ -13,7 +14,7 @@ func (s *settings) readOwn(n *node) {
 	if !s.isObject(n, keyOwn, "write {...}") {
 		return
 	}
-	o := s.object(n, keyOwn, "layouts", "keepVersions", "transport", "vaultDnsSuffixes", "minPollingIntervalInS")
+	o := s.object(n, keyOwn, fieldsOf[ownFields](s.report))
 	defer o.doneStrictly()
 	if n := o.get("layouts"); n != nil {
 		s.layouts(n, o.join("layouts"))
@@ -23,6 +24,13 @@ func (s *settings) readOwn(n *node) {
 			s.config.KeepVersions = v
 		}
 	}
+	if n := o.get("removalGraceInS"); n != nil {
+		s.removalGrace(n, o.join("removalGraceInS"))
+	}
+	if n := o.get("identity"); n != nil {
+		id := s.choice(n, o.join("identity"))
+		s.chosen = &id
+	}
 	if n := o.get("transport"); n != nil {
 		s.transport(n, o.join("transport"))
 	}
@@ -31,6 +39,17 @@ func (s *settings) readOwn(n *node) {
 	}
 	if n := o.get("minPollingIntervalInS"); n != nil {
 		s.lowerFloor(n, o.join("minPollingIntervalInS"))
+	}
+}
+
+func (s *settings) removalGrace(n *node, path string) {
+	d, ok := s.seconds(n, path, 0)
+	switch {
+	case ok && d > MaxRemovalGrace:
+		most := int(MaxRemovalGrace / time.Second)
+		s.fault(n.at(), fmt.Sprintf("%s: %s is more than a week", path, n.shown()), fmt.Sprintf("write at most %d", most))
+	case ok:
+		s.config.RemovalGrace = d
 	}
 }
 
@@ -45,7 +64,7 @@ func (s *settings) layouts(n *node, path string) {
 	var layouts []string
 	given := false
 	for i, item := range items {
-		if item.kind == kindNull {
+		if item.kind == kindNull || s.report.enough() {
 			continue
 		}
 		given = true
@@ -61,7 +80,7 @@ func (s *settings) layouts(n *node, path string) {
 }
 
 func (s *settings) lowerFloor(n *node, path string) {
-	d, ok := s.seconds(n, path)
+	d, ok := s.seconds(n, path, 1)
 	if ok && d > MinPollingInterval {
 		s.fault(n.at(), path+": "+n.shown()+" is more than 30", "it lowers the floor only; write the interval as pollingIntervalInS")
 		return
@@ -76,8 +95,12 @@ func (s *settings) dnsSuffixes(n *node, path string) {
 	if !ok {
 		return
 	}
+	if len(items) > maxSuffixes { // every URL is compared with all of them
+		s.fault(n.at(), fmt.Sprintf("%s: a list of %d suffixes", path, len(items)), fmt.Sprintf("write at most %d", maxSuffixes))
+		return
+	}
 	for i, item := range items {
-		if item.kind == kindNull {
+		if item.kind == kindNull || s.report.enough() {
 			continue
 		}
 		suffix, ok := s.text(item, at(path, i))
@@ -89,6 +112,9 @@ func (s *settings) dnsSuffixes(n *node, path string) {
 		}
 	}
 }
+
+// maxSuffixes is more than there are clouds.
+const maxSuffixes = 100
 
 // validSuffix admits DNS labels, perhaps after a dot, perhaps with a port.
 func validSuffix(s string) bool {
@@ -119,7 +145,7 @@ func (s *settings) transport(n *node, path string) {
 	if !s.isObject(n, path, `write {"caFile": "/etc/ssl/ca.pem"}`) {
 		return
 	}
-	o := s.object(n, path, "caFile", "connect")
+	o := s.object(n, path, fieldsOf[transportFields](s.report))
 	defer o.doneStrictly()
 	if n := o.get("caFile"); n != nil {
 		file, ok := s.text(n, o.join("caFile"))
@@ -141,7 +167,10 @@ func (s *settings) connect(n *node, path string) {
 		return
 	}
 	connect := make(map[string]string)
-	for _, m := range n.members {
+	for _, m := range n.members() {
+		if s.report.enough() {
+			return
+		}
 		if m.value.kind == kindNull {
 			continue
 		}
@@ -157,7 +186,9 @@ func (s *settings) connect(n *node, path string) {
 			s.mismatch(m.value, path+"["+quote(m.key)+"]", "host:port", example)
 		}
 	}
-	s.config.Transport.Connect = connect
+	if len(connect) > 0 { // so that an empty one equals none
+		s.config.Transport.Connect = connect
+	}
 }
 
 // validAddress admits a DNS name or an IP address, with a port.

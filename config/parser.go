@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -24,6 +25,9 @@ type parser struct {
 	n      int // offset of the next byte
 	depth  int
 	report *report
+	// What is in the objects and lists that are not closed yet. A closed one takes its own from the end.
+	items   []*node
+	members []member
 }
 
 // parse reads a whole text. Comments and trailing commas are each reported once for the whole document.
@@ -32,7 +36,7 @@ func parse(src *source, r *report) (*node, *refusal) {
 	if err := p.skip(); err != nil {
 		return nil, err
 	}
-	root, err := p.value("at the beginning")
+	root, err := p.value(place{})
 	if err != nil {
 		return nil, err
 	}
@@ -87,8 +91,8 @@ func (p *parser) comment() {
 	p.report.warnOnce("comment", p.src.at(p.n), "JSON has no comments", "remove them if other programs read this file")
 }
 
-// value reads the value that stands here; where says after what, for messages.
-func (p *parser) value(where string) (*node, *refusal) {
+// value reads the value that stands here.
+func (p *parser) value(at place) (*node, *refusal) {
 	switch c := p.next(); {
 	case c == '{':
 		return p.object()
@@ -101,7 +105,7 @@ func (p *parser) value(where string) (*node, *refusal) {
 	case isLetter(c):
 		return p.word()
 	}
-	return nil, p.unexpected("a value " + where)
+	return nil, p.unexpected("a value " + at.where())
 }
 
 // open begins an object or a list, close ends it.
@@ -109,14 +113,14 @@ func (p *parser) open(k kind) (*node, *refusal) {
 	if p.depth++; p.depth > maxDepth {
 		return nil, p.fail(p.n, fmt.Sprintf("nested deeper than %d", maxDepth), "settings have some ten levels; is this the right file?")
 	}
-	n := &node{kind: k, src: p.src, start: p.n}
+	n := &node{kind: k, src: p.src, start: int32(p.n)}
 	p.n++
 	return n, p.skip()
 }
 
 func (p *parser) close(n *node) {
 	p.n++
-	n.end = p.n
+	n.end = int32(p.n)
 	p.depth--
 }
 
@@ -125,16 +129,21 @@ func (p *parser) object() (*node, *refusal) {
 	if err != nil {
 		return nil, err
 	}
+	first := len(p.members)
 	for p.next() != '}' {
 		m, err := p.member(obj)
 		if err != nil {
 			return nil, err
 		}
-		obj.members = append(obj.members, m)
-		if err := p.comma(obj, '}', "the value of "+quote(m.key), m.value); err != nil {
+		p.members = push(p.members, m)
+		if err := p.comma(obj, '}', place{kind: kindObject, key: m.key}, m.value); err != nil {
 			return nil, err
 		}
 	}
+	if members := p.members[first:]; len(members) > 0 {
+		obj.in = &children{members: slices.Clone(members)}
+	}
+	p.members = p.members[:first]
 	p.close(obj)
 	return obj, nil
 }
@@ -143,22 +152,31 @@ func (p *parser) member(obj *node) (member, *refusal) {
 	if p.next() != '"' {
 		return member{}, p.noKey(obj)
 	}
-	key, err := p.string()
+	start := p.n
+	key, err := p.stringText()
 	if err != nil {
 		return member{}, err
 	}
+	value, err := p.valueOf(key)
+	if err != nil && isInlineSecret(key) {
+		err.fact, err.hint = "the value of "+quote(key)+" is not valid JSON", inlineSecretHint(key)
+	}
+	return member{key, p.src.at(start), value}, err
+}
+
+// valueOf reads the colon and the value after a key.
+func (p *parser) valueOf(key string) (*node, *refusal) {
 	if err := p.skip(); err != nil {
-		return member{}, err
+		return nil, err
 	}
 	if p.next() != ':' {
-		return member{}, p.unexpected(`":" after the key ` + quote(key.text))
+		return nil, p.unexpected(`":" after the key ` + quote(key))
 	}
 	p.n++
 	if err := p.skip(); err != nil {
-		return member{}, err
+		return nil, err
 	}
-	value, err := p.value("after the key " + quote(key.text))
-	return member{key.text, key.at(), value}, err
+	return p.value(place{kind: kindObject, key: key})
 }
 
 func (p *parser) list() (*node, *refusal) {
@@ -166,22 +184,28 @@ func (p *parser) list() (*node, *refusal) {
 	if err != nil {
 		return nil, err
 	}
+	first := len(p.items)
 	for p.next() != ']' {
-		item, err := p.value("in the list")
+		at := place{kind: kindList, element: len(p.items) - first + 1}
+		item, err := p.value(at)
 		if err != nil {
 			return nil, err
 		}
-		list.items = append(list.items, item)
-		if err := p.comma(list, ']', fmt.Sprintf("element %d of the list", len(list.items)), item); err != nil {
+		p.items = push(p.items, item)
+		if err := p.comma(list, ']', at, item); err != nil {
 			return nil, err
 		}
 	}
+	if items := p.items[first:]; len(items) > 0 {
+		list.in = &children{items: slices.Clone(items)}
+	}
+	p.items = p.items[:first]
 	p.close(list)
 	return list, nil
 }
 
-// comma moves over the comma between two values, or up to the closing bracket. After says what was read last.
-func (p *parser) comma(in *node, closing byte, after string, last *node) *refusal {
+// comma moves over the comma between two values, or up to the closing bracket.
+func (p *parser) comma(in *node, closing byte, at place, last *node) *refusal {
 	if err := p.skip(); err != nil {
 		return err
 	}
@@ -190,7 +214,7 @@ func (p *parser) comma(in *node, closing byte, after string, last *node) *refusa
 		return nil
 	case ',':
 	default:
-		return p.noComma(in, closing, after, last)
+		return p.noComma(in, closing, at.after(), last)
 	}
 	comma := p.n
 	p.n++

@@ -27,8 +27,8 @@ func isARM(n *node) bool {
 
 // mismatch reports a value of a wrong type or form.
 func (r reader) mismatch(n *node, path, expected, hint string) {
-	if isARM(n) {
-		r.fault(n.at(), prefix(path, armFact), armHint)
+	if fact, hint := notEvaluated(n); fact != "" {
+		r.fault(n.at(), prefix(path, fact), hint)
 		return
 	}
 	r.fault(n.at(), prefix(path, n.shown()+" is not "+expected), hint)
@@ -37,7 +37,11 @@ func (r reader) mismatch(n *node, path, expected, hint string) {
 // text takes a string.
 func (r reader) text(n *node, path string) (string, bool) {
 	if n.kind != kindString || isARM(n) {
-		r.mismatch(n, path, "a string", "put it in double quotes")
+		hint := "put it in double quotes"
+		if n.kind == kindList || n.kind == kindObject {
+			hint = "write one string, in double quotes"
+		}
+		r.mismatch(n, path, "a string", hint)
 		return "", false
 	}
 	return n.text, true
@@ -57,7 +61,7 @@ func (r reader) list(n *node, path, hint string) (items []*node, ok bool) {
 		r.mismatch(n, path, "a list", hint)
 		return nil, false
 	}
-	return n.items, true
+	return n.items(), true
 }
 
 // boolean takes true, false, "true" or "false".

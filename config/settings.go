@@ -2,7 +2,10 @@ package config
 
 import (
 	"fmt"
+	"strings"
 	"time"
+
+	"kvfs/vault"
 )
 
 // settings reads the settings object into a Config.
@@ -11,12 +14,14 @@ type settings struct {
 	config   *Config
 	store    string // of entries that name none; "" until known
 	suffixes []string
-	floor    time.Duration // the least polling interval
-	acls     bool          // grants count
+	floor    time.Duration   // the least polling interval
+	chosen   *vault.Identity // kvfs.identity
+	general  vault.Identity  // from which an authenticationOverride starts
+	acls     bool            // grants count
 }
 
 func (s *settings) read(doc *document) {
-	top := s.object(doc.settings, "", keySettings, keyIdentity, keyLogging, keyProtected, keyOwn)
+	top := s.object(doc.settings, "", fieldsOf[settingsFields](s.report))
 	s.floor, s.acls = MinPollingInterval, true
 	if s.store == "" {
 		s.store = DefaultStore
@@ -30,11 +35,10 @@ func (s *settings) read(doc *document) {
 	top.done()
 	n := top.get(keySettings)
 	if !s.isObject(n, keySettings, "the least is "+leastSettings) {
-		s.readBeside(doc, top, &object{})
+		s.readBeside(doc, top, &object{known: new(fieldSet)})
 		return
 	}
-	main := s.object(n, "", "pollingIntervalInS", "observedCertificates", "certificateStoreLocation", "certificateStoreName",
-		"linkOnRenewal", "requireInitialSync", "requiredInitialSync", "aclEnabled", keyIdentity, keyLogging, keyOwn)
+	main := s.object(n, "", fieldsOf[mainFields](s.report).and(keyIdentity, keyLogging, keyOwn))
 	s.readBeside(doc, top, main)
 	s.readMain(main)
 	main.done()
@@ -42,14 +46,12 @@ func (s *settings) read(doc *document) {
 
 // readBeside reads what belongs beside secretsManagementSettings, wherever it stands.
 func (s *settings) readBeside(doc *document, top, main *object) {
-	if n := s.misplaced(keyIdentity, doc, top, main); n != nil {
-		s.config.Identity = s.identity(n, keyIdentity)
-	}
+	s.identities(s.misplaced(keyIdentity, doc, top, main))
 	if n := s.misplaced(keyLogging, doc, top, main); n != nil {
 		s.config.Logging = s.logging(n)
 	}
 	if main.get(keyOwn) != nil {
-		s.strayOwn(main.fields[keyOwn])
+		s.strayOwn(main.member(keyOwn))
 	}
 	for _, w := range doc.wrappers {
 		if n := lookup(w, keyProtected).value; n != nil {
@@ -68,7 +70,7 @@ func (s *settings) strayOwn(m member) {
 // misplaced returns the value of a field from its regular place, otherwise from where people put it by mistake: inside
 // secretsManagementSettings, or beside the settings object.
 func (s *settings) misplaced(name string, doc *document, top, main *object) *node {
-	places := []member{top.fields[name], main.fields[name]}
+	places := []member{top.member(name), main.member(name)}
 	for _, w := range doc.wrappers {
 		places = append(places, lookup(w, name))
 	}
@@ -102,8 +104,11 @@ func (s *settings) readMain(o *object) {
 		}
 	}
 	if n := o.get("linkOnRenewal"); n != nil {
-		s.boolean(n, "linkOnRenewal") // Windows only: links always move here
+		if _, ok := s.boolean(n, "linkOnRenewal"); ok { // Windows only: links always move here
+			s.report.ignore(o.keyAt("linkOnRenewal"), "linkOnRenewal")
+		}
 	}
+	o.ignore()
 	s.initialSync(o)
 	if n := o.get("aclEnabled"); n != nil {
 		if enabled, ok := s.boolean(n, "aclEnabled"); ok {
@@ -122,7 +127,7 @@ func (s *settings) pollingInterval(o *object) {
 	if n == nil {
 		return
 	}
-	d, ok := s.seconds(n, name)
+	d, ok := s.seconds(n, name, 1)
 	if !ok {
 		return
 	}
@@ -156,13 +161,16 @@ func (s *settings) certificates(n *node) {
 	var entries []*entry
 	add := func(n *node, path string) {
 		if e := s.entry(n, path); e != nil {
-			entries = append(entries, e)
+			entries = push(entries, e)
 		}
 	}
 	switch {
 	case n.kind == kindList:
 		empty := true
-		for i, item := range n.items {
+		for i, item := range n.items() {
+			if s.report.enough() {
+				return
+			}
 			if item.kind != kindNull {
 				empty = false
 				add(item, at(name, i))
@@ -171,7 +179,7 @@ func (s *settings) certificates(n *node) {
 		if empty {
 			s.report.warning(n.at(), name+" is empty: nothing is served", `add a URL, such as "https://VAULT.vault.azure.net/secrets/NAME"`)
 		}
-	case n.kind == kindString && !isARM(n) || n.kind == kindObject:
+	case n.kind == kindString && !isARM(n) && !strings.HasPrefix(n.text, "System.") || n.kind == kindObject:
 		s.report.warning(n.at(), name+" is one entry and no list", "put it in brackets: [...]")
 		add(n, name)
 	default:

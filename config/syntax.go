@@ -40,11 +40,16 @@ func (p *parser) remedy(otherwise string) string {
 	case "'", "`", "\u2018", "\u2019", "\u201c", "\u201d", "\u201e":
 		return `use plain double quotes (")`
 	case `\`:
+		if strings.HasPrefix(p.text[p.n:], `\\`) {
+			return "remove the backslashes before the quotes"
+		}
 		return "remove the backslash"
 	case ",":
 		return "remove this comma, or add what is missing before it"
 	case "\u00a0":
 		return "replace the no-break space by a space"
+	case "\x00":
+		return "save the file as UTF-8"
 	case "#":
 		return "write // for a comment"
 	}
@@ -69,7 +74,7 @@ func (p *parser) noComma(in *node, closing byte, after string, last *node) *refu
 		return p.cutOff(in, closing)
 	}
 	fact := fmt.Sprintf(`expected "," or "%c" after %s`, closing, after)
-	lastLine, _ := p.report.position(p.src.at(last.end - 1))
+	lastLine, _ := p.report.position(p.src.at(int(last.end) - 1))
 	line, _ := p.report.position(p.src.at(p.n))
 	switch c := p.next(); {
 	case c == '}' || c == ']':
@@ -106,6 +111,8 @@ func (p *parser) noWord(word string) *refusal {
 		hint = "write false"
 	case "null", "none", "nil", "undefined":
 		hint = "write null, or leave the field out"
+	case "nan", "inf", "infinity":
+		hint = "write a number, or leave the field out"
 	}
 	return p.fail(p.n, quote(word)+" is not a value in JSON", hint)
 }

@@ -30,6 +30,14 @@ func forms() [][]string {
 	}
 }
 
+// wrapperNames are the names on the ways to the settings object.
+func wrapperNames() (names []string) {
+	for _, form := range forms() {
+		names = append(names, form...)
+	}
+	return names
+}
+
 // document is the settings object and what stands around it.
 type document struct {
 	settings *node
@@ -87,7 +95,7 @@ func (a attempt) document() *document {
 
 // lookup returns the last member of this name, in whatever case. Null counts as absent.
 func lookup(n *node, name string) (found member) {
-	for _, m := range n.members {
+	for _, m := range n.members() {
 		if strings.EqualFold(m.key, name) {
 			found = m
 		}
@@ -107,11 +115,11 @@ func (u unwrapper) follow(root *node, form []string) attempt {
 			return a
 		}
 		next := m.value
-		if name == "runtimeSettings" && next.kind == kindList && len(next.items) > 0 {
-			if len(next.items) > 1 {
-				a.extra = next.items[1]
+		if name == "runtimeSettings" && next.kind == kindList && len(next.items()) > 0 {
+			if len(next.items()) > 1 {
+				a.extra = next.items()[1]
 			}
-			next = next.items[0]
+			next = next.items()[0]
 		}
 		if next, a.err = u.unwrap(next, name); a.err != nil {
 			return a
@@ -148,12 +156,22 @@ func (u unwrapper) missing(a attempt) {
 		return
 	}
 	for _, step := range slices.Backward(a.steps) {
-		for _, m := range step.members {
+		for _, m := range step.members() {
 			if near(m.key, []string{keySettings}) != "" && !strings.EqualFold(m.key, keySettings) {
 				u.report.error(m.keyAt, quote(keySettings)+" is missing; "+quote(m.key)+" is not a known field", "did you mean "+quote(keySettings)+"?")
 				return
 			}
 		}
+	}
+	for _, m := range a.last().members() {
+		if name := near(m.key, wrapperNames()); name != "" && !strings.EqualFold(name, m.key) {
+			u.report.error(m.keyAt, quote(keySettings)+" is missing; "+quote(m.key)+" is not a known field", "did you mean "+quote(name)+"?")
+			return
+		}
+	}
+	if where, m := elsewhere(a.steps[0], ""); m.value != nil {
+		u.report.error(m.keyAt, elsewhereFact(where), `pass the object around it, as {"settings": {...}}`)
+		return
 	}
 	u.report.error(a.last().at(), quote(keySettings)+" is missing", "the least is "+leastSettings)
 }
@@ -167,6 +185,13 @@ func (u unwrapper) unwrap(n *node, what string) (*node, *refusal) {
 			return nil, err
 		}
 	}
+	if n.kind == kindList && len(n.items()) > 0 {
+		hint := "pass one of its elements" // what "az vm extension list" writes
+		if n.items()[0].kind == kindString {
+			hint = `write {"secretsManagementSettings": {"observedCertificates": ...}} around it`
+		}
+		return nil, &refusal{outer.at(), what + " is a list, not an object", hint}
+	}
 	if n.kind != kindObject {
 		return nil, &refusal{outer.at(), what + " is " + n.shown() + ", not an object", "the least is " + leastSettings}
 	}
@@ -179,9 +204,15 @@ func (u unwrapper) parseString(n, outer *node, what string) (*node, *refusal) {
 	}
 	begin := strings.TrimLeft(n.text, space)
 	if begin == "" || strings.IndexByte(`{"/`, begin[0]) < 0 {
+		if fact, other := notEvaluated(n); fact != "" {
+			return nil, &refusal{outer.at(), prefix(what, fact), other}
+		}
+		if other, hint := foreign(n.text); other != "" && hint != contentNotName {
+			return nil, &refusal{outer.at(), what + " is a string that holds no JSON object but " + other, hint}
+		}
 		return nil, &refusal{outer.at(), what + " is a string that holds no JSON object: " + quote(n.text), contentNotName}
 	}
-	return u.parse(n.src.undoString(n.start, n.end), outer.at(), what)
+	return u.parse(n.src.undoString(int(n.start), int(n.end)), outer.at(), what)
 }
 
 // parse reads text, undoing the backslashes that PowerShell left before its quotes.

@@ -221,6 +221,18 @@ func TestPositionsInsideStringsPointIntoTheFile(t *testing.T) {
 	}
 }
 
+// What is plain text in the inner string may have been escaped in the outer one.
+func TestPositionsBehindEscapesOfAnOuterString(t *testing.T) {
+	inner := `{"secretsManagementSettings": {"observedCertificates": [ /* // */ 5]}}`
+	doc := strings.ReplaceAll(inString(`{"settings": `+inString(inner)+`}`), "/", `\/`)
+	_, ps := Parse("", []byte(doc))
+	want := fmt.Sprintf("warning 1:1: the document is a string that holds JSON\nwarning 1:%d: JSON has no comments\nerror 1:%d: observedCertificates[0]: 5 is not an object\n",
+		strings.Index(doc, `\/*`)+1, strings.Index(doc, "5]")+1)
+	if got := lines(ps); got != want {
+		t.Errorf("said\n%s, want\n%s", got, want)
+	}
+}
+
 func identity(n int) []int {
 	s := make([]int, n+1)
 	for i := range s {

@@ -21,7 +21,7 @@ import (
 // Options of an FS. The zero value of each field is the default.
 type Options struct {
 	// Stores are the absolute paths at which the directories tree.StoreDir(path)
-	// of the snapshots are shown.
+	// of the snapshots are shown. One may lie inside another, but not Rootless.
 	Stores []string
 	// Rootless mounts through fusermount3 instead of with CAP_SYS_ADMIN.
 	Rootless bool
@@ -47,6 +47,7 @@ type FS struct {
 	// meanwhile.
 	publishing sync.Mutex
 	open       bool
+	stores     []string // to be visible, outer ones before those inside
 
 	// mu is taken last and only to write or read these fields, so that a report
 	// need not wait for a plan.
@@ -77,8 +78,11 @@ func New(opts Options) *FS {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &FS{opts: opts, log: opts.Logger, view: newView(opts.Retired)}
+	return &FS{opts: opts, log: opts.Logger, view: newView(opts.Retired), stores: outerFirst(opts.Stores)}
 }
+
+// outerFirst puts a path before those that lie below it.
+func outerFirst(paths []string) []string { return slices.Sorted(slices.Values(paths)) }
 
 // Open makes the connections. With CAP_SYS_ADMIN nothing is visible before
 // Attach; through fusermount3 the stores are, and whoever enters one waits for
@@ -99,7 +103,7 @@ func (f *FS) Open() (err error) {
 		}
 		f.add(&conn{super: super, root: tree.Root})
 	} else {
-		for _, at := range f.opts.Stores {
+		for _, at := range f.stores {
 			n, ok := f.view.cur.Load().Lookup(tree.Root, tree.StoreDir(at))
 			if !ok {
 				return fmt.Errorf("no snapshot with the store %s was published", at)
@@ -161,13 +165,62 @@ func (f *FS) Attach() (err error) {
 	if f.opts.Rootless {
 		return nil // Open did
 	}
-	for _, at := range f.opts.Stores {
+	return f.bind()
+}
+
+// bind makes those stores visible that are not yet.
+func (f *FS) bind() error {
+	for _, at := range f.stores {
+		if slices.Contains(f.attached, at) {
+			continue
+		}
 		if err := f.conns[0].super.bind(tree.StoreDir(at), at); err != nil {
 			return fmt.Errorf("mounting at %s: %w", at, err)
 		}
 		f.setAttached(append(f.attached, at))
 	}
 	return nil
+}
+
+// ErrFixed is Show's where the stores cannot be changed while they are served.
+var ErrFixed = errors.New("an ordinary user's stores cannot change while they are served")
+
+// Show makes exactly these stores visible. Those that are and stay are not
+// touched; those that go do so first, and with them, until they have a place
+// again, stores that lie inside. The directories of new ones must have been
+// published, and Serve must be running. What failed is tried again by the next
+// call.
+func (f *FS) Show(stores []string) error {
+	f.publishing.Lock()
+	defer f.publishing.Unlock()
+	stores = outerFirst(stores)
+	if slices.Equal(stores, f.stores) && len(f.attached) == len(stores) {
+		return nil
+	}
+	if f.opts.Rootless {
+		return ErrFixed
+	}
+	f.stores = stores
+	goes := func(at string) bool {
+		return slices.ContainsFunc(f.attached, func(other string) bool { return within(other, at) && !slices.Contains(stores, other) })
+	}
+	var gone []string
+	for _, at := range f.attached {
+		if goes(at) {
+			gone = append(gone, at)
+		}
+	}
+	if err := f.unmount(gone); err != nil {
+		return err
+	}
+	for _, at := range stores {
+		if slices.Contains(gone, at) { // it was inside one that is gone
+			if err := Prepare(at); err != nil {
+				return err
+			}
+		}
+	}
+	return f.bind()
 }
 
 func (f *FS) startPublisher(c *conn) error {
@@ -335,8 +388,20 @@ func (f *FS) Detach() error {
 }
 
 func (f *FS) detach() error {
+	err := f.unmount(f.attached)
+	f.setAttached(nil)
+	for _, c := range f.conns {
+		f.stopPublisher(c)
+	}
+	f.open = false
+	return err
+}
+
+// unmount takes stores away, inner ones before those around them. What cannot be
+// taken away stays among the attached.
+func (f *FS) unmount(stores []string) error {
 	var errs []error
-	for _, at := range f.attached {
+	for _, at := range slices.Backward(outerFirst(stores)) {
 		var err error
 		if f.opts.Rootless {
 			err = fuserUnmount(at)
@@ -345,13 +410,10 @@ func (f *FS) detach() error {
 		}
 		if err != nil && Visible(at) {
 			errs = append(errs, fmt.Errorf("unmounting %s: %w", at, err))
+			continue
 		}
+		f.setAttached(slices.DeleteFunc(slices.Clone(f.attached), func(other string) bool { return other == at }))
 	}
-	f.setAttached(nil)
-	for _, c := range f.conns {
-		f.stopPublisher(c)
-	}
-	f.open = false
 	return errors.Join(errs...)
 }
 

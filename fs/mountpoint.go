@@ -99,10 +99,10 @@ func Prepare(at string) error {
 	return nil
 }
 
-// Recover takes the mount of a dead kvfs away.
+// Recover takes the mount of a dead kvfs away, and those inside it.
 func Recover(at string) error {
 	if os.Geteuid() == 0 {
-		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil && Visible(at) { // with the one around it, it goes by itself
 			return fmt.Errorf("unmounting the stale mount at %s: %w", at, err)
 		}
 		return nil

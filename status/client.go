@@ -47,6 +47,13 @@ func (c *Client) Refresh(ctx context.Context, names []string) (done []Refreshed,
 	return done, err
 }
 
+// Reload lets it read its settings again. What came of that is in the result; the
+// error is about asking.
+func (c *Client) Reload(ctx context.Context) (r Reloaded, err error) {
+	err = c.do(ctx, http.MethodPost, "/reload", &r)
+	return r, err
+}
+
 // Stop lets it unmount and end. It returns before that has happened.
 func (c *Client) Stop(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/stop", &struct{}{})

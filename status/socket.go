@@ -21,6 +21,9 @@ type Service interface {
 	// Refresh polls the named certificates now, all if there is no name, and
 	// reports on those when that is done. An unknown name is an *UnknownError.
 	Refresh(ctx context.Context, names []string) ([]Refreshed, error)
+	// Reload reads the settings again and applies what has changed. It returns when
+	// that is visible. A document that is refused changes nothing.
+	Reload(ctx context.Context) Reloaded
 	// Stop lets kvfs unmount and end. It returns at once.
 	Stop()
 }
@@ -31,6 +34,25 @@ type Refreshed struct {
 	Old   string `json:"old,omitempty"` // version before
 	New   string `json:"new,omitempty"` // version now
 	Error *Error `json:"error,omitempty"`
+}
+
+// Reloaded is what came of reading the settings again.
+type Reloaded struct {
+	File     string    `json:"file,omitempty"`
+	Problems []Problem `json:"problems"`
+	// Error is why the previous settings stay, or why what is new in the document is
+	// not wholly visible. Its kind is "settings" if the document is the reason.
+	Error *Error `json:"error,omitempty"`
+}
+
+// Problem is something in a settings document that is wrong (Severity "error") or
+// without effect ("warning"). Line and column count from 1.
+type Problem struct {
+	Severity string `json:"severity"`
+	Line     int    `json:"line"`
+	Column   int    `json:"column"`
+	Fact     string `json:"fact"`
+	Hint     string `json:"hint"`
 }
 
 // UnknownError is a name that no certificate has.
@@ -133,6 +155,9 @@ func (s *Server) Serve(ctx context.Context, service Service) error {
 		default:
 			reply(w, http.StatusOK, done)
 		}
+	})
+	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, http.StatusOK, service.Reload(r.Context()))
 	})
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusOK, struct{}{})

@@ -62,6 +62,9 @@ type Certificate struct {
 	Links       []string   `json:"links"`
 	Warnings    []string   `json:"warnings,omitempty"`
 	Error       *Error     `json:"error,omitempty"`
+	// RemovedAt is when the last names of a certificate go that the settings have
+	// no more; its state is "removed".
+	RemovedAt *time.Time `json:"removedAt,omitempty"`
 }
 
 // Error in words for a person and a kind for a program.

@@ -29,6 +29,11 @@ func (s service) Refresh(_ context.Context, names []string) ([]Refreshed, error)
 	return []Refreshed{{URL: "www", Old: "1", New: "2"}}, nil
 }
 
+func (s service) Reload(context.Context) Reloaded {
+	return Reloaded{File: "settings.json", Problems: []Problem{{Severity: "error", Line: 4, Column: 5, Fact: "fact", Hint: "hint"}},
+		Error: &Error{Kind: "settings", Fact: "fact"}}
+}
+
 func (s service) Stop() { close(s.stopped) }
 
 // serving runs a service at a socket until the test ends, or stop is called.
@@ -72,6 +77,9 @@ func TestClientAndService(t *testing.T) {
 	}
 	if _, err := c.Refresh(t.Context(), []string{"broken"}); err == nil || err.Error() != "it is broken" {
 		t.Error(err)
+	}
+	if r, err := c.Reload(t.Context()); err != nil || r.Error == nil || r.Error.Kind != "settings" || len(r.Problems) != 1 || r.Problems[0].Line != 4 {
+		t.Errorf("%+v %v", r, err)
 	}
 	if err := c.Stop(t.Context()); err != nil {
 		t.Error(err)

@@ -23,8 +23,7 @@ type Source struct {
 // Key names the certificate in a tree.Spec. Sources with equal keys are fetched
 // once.
 func (s Source) Key() string {
-	id := s.Identity
-	return fmt.Sprintf("%s %q %q %q %q %t", s.Ref.Key(), id.Endpoint, id.ClientID, id.ObjectID, id.ResourceID, id.Ambient)
+	return s.Ref.Key() + " " + s.Identity.Key()
 }
 
 // certificate is what is known of a source.
@@ -37,6 +36,7 @@ type certificate struct {
 	failures                       int
 	err                            error
 	wanted                         bool // to be tried now, whatever the schedule says
+	retired                        bool // the settings have it no more: never to be tried
 
 	shown certs.Version // of which the readers have the links
 

@@ -16,6 +16,7 @@ const (
 	OK      State = "ok"      // the last try succeeded
 	Stale   State = "stale"   // the last try failed; the last good version is served
 	Missing State = "missing" // no try has succeeded: nothing is served
+	Removed State = "removed" // the settings have it no more; what is there is served for a while
 )
 
 // Report is what is known at one moment.
@@ -61,6 +62,8 @@ func (s *Syncer) Report() Report {
 
 func (c *certificate) state() State {
 	switch {
+	case c.retired:
+		return Removed
 	case c.lastAttempt.IsZero(), c.err == nil && c.shown == "":
 		return Pending
 	case c.err == nil:

@@ -39,11 +39,12 @@ func (r *runner) grant(w *wish) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, other := range r.waiting { // nobody tries what the settings have no more
-		maps.DeleteFunc(other.left, func(c *certificate, _ bool) bool { return !slices.Contains(r.certs, c) })
+		maps.DeleteFunc(other.left, func(c *certificate, _ bool) bool { return c.retired || !slices.Contains(r.certs, c) })
 	}
 	w.left = map[*certificate]bool{}
 	for _, c := range r.certs {
 		switch {
+		case c.retired:
 		case w.only != nil && w.only(c.source):
 			c.wanted, w.left[c] = true, true
 		case w.only == nil && c.lastAttempt.IsZero():
@@ -55,7 +56,7 @@ func (r *runner) grant(w *wish) {
 
 // due tells whether a certificate is to be tried now.
 func (r *runner) due(c *certificate, now time.Time) bool {
-	return !r.flying[c] && (c.wanted || !c.next.After(now))
+	return !c.retired && !r.flying[c] && (c.wanted || !c.next.After(now))
 }
 
 // launch tries what is due, the longest due first and as much as there is room
@@ -87,9 +88,9 @@ func (r *runner) launch(ctx context.Context) {
 		perVault[host]++
 		c.wanted = false
 		r.flying[c] = true
-		a := c.attempt()
+		a, v := c.attempt(), r.vault()
 		r.tries.Go(func() error {
-			r.outcomes <- a.try(ctx, r.opts.Vault)
+			r.outcomes <- a.try(ctx, v)
 			return nil
 		})
 	}
@@ -108,6 +109,12 @@ const (
 func (o outcome) answered() bool {
 	var ve *vault.Error
 	return !errors.As(o.err, &ve) || ve.Kind != vault.KindTimeout && ve.Kind != vault.KindUnreachable
+}
+
+func (r *runner) vault() Vault {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.settings.Vault
 }
 
 func (r *runner) certificates() []*certificate {
@@ -142,7 +149,7 @@ func (r *runner) wake() time.Time {
 	defer r.mu.Unlock()
 	at := time.Now().Add(time.Hour)
 	for _, c := range r.certs {
-		if !r.flying[c] && c.next.After(r.looked) && c.next.Before(at) {
+		if !c.retired && !r.flying[c] && c.next.After(r.looked) && c.next.Before(at) {
 			at = c.next
 		}
 	}
@@ -159,7 +166,7 @@ func (s *Syncer) record(ctx context.Context, o outcome) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !slices.Contains(s.certs, o.cert) {
+	if !slices.Contains(s.certs, o.cert) || o.cert.retired {
 		return // the settings have it no more
 	}
 	c, old, before := o.cert, o.cert.current(), o.cert.err

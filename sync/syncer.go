@@ -26,7 +26,11 @@ type Publisher interface {
 
 // Settings of a Syncer, which may change while it runs.
 type Settings struct {
-	Sources  []Source
+	Vault   Vault
+	Sources []Source
+	// Retired are sources of earlier settings that Spec still shows. What is known
+	// of them stays as it is: they are not polled.
+	Retired  []Source
 	Interval time.Duration // between polls of one certificate
 	Keep     int           // versions of each certificate that are served; 0: 2
 	// Spec says how the certificates are shown. It is asked after every poll,
@@ -37,7 +41,6 @@ type Settings struct {
 
 // Options of a Syncer.
 type Options struct {
-	Vault     Vault
 	Publisher Publisher
 	Logger    *slog.Logger // default: nothing is logged
 	// Renewed is called after a new version was published, from Run's goroutine.
@@ -179,11 +182,19 @@ func (s *Syncer) configure(settings Settings) {
 				c.versions, c.warnings, c.lastSuccess, c.shown = old.versions, old.warnings, old.lastSuccess, old.shown
 			}
 		}
+		c.retired = false
 		c.trim(settings.Keep)
 		if limit := time.Now().Add(settings.Interval); c.next.After(limit) {
 			c.next = limit
 		}
 		certs = append(certs, c)
+	}
+	for _, src := range settings.Retired {
+		if c := known[src.Key()]; c != nil && !taken[src.Key()] {
+			taken[src.Key()] = true
+			c.retired, c.wanted = true, false
+			certs = append(certs, c)
+		}
 	}
 	s.settings, s.certs, s.dirty, s.publishAt = settings, certs, true, time.Time{}
 }

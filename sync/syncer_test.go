@@ -140,9 +140,9 @@ func source(t *testing.T, name string) Source {
 	return Source{Ref: ref}
 }
 
-func settings(t *testing.T, interval time.Duration, names ...string) Settings {
+func settings(t *testing.T, v Vault, interval time.Duration, names ...string) Settings {
 	t.Helper()
-	s := Settings{Interval: interval}
+	s := Settings{Vault: v, Interval: interval}
 	spec := tree.Spec{Layouts: []tree.Layout{tree.V3}}
 	for _, name := range names {
 		src := source(t, name)
@@ -184,7 +184,7 @@ func TestRenewalIsPublishedWithinAnInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www"), &shelf{}
 		var renewals []Renewal
-		s := running(t, Options{Vault: v, Publisher: p, Renewed: func(r Renewal) { renewals = append(renewals, r) }}, settings(t, time.Hour, "www"))
+		s := running(t, Options{Publisher: p, Renewed: func(r Renewal) { renewals = append(renewals, r) }}, settings(t, v, time.Hour, "www"))
 		<-s.Ready()
 		if got := p.shown("www"); got != version(1) {
 			t.Fatal("at first", got)
@@ -204,7 +204,7 @@ func TestRenewalIsPublishedWithinAnInterval(t *testing.T) {
 func TestUnchangedIsNotPublishedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www"), &shelf{}
-		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Minute, "www"))
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Minute, "www"))
 		<-s.Ready()
 		first := len(p.snaps)
 		time.Sleep(24 * time.Hour)
@@ -218,7 +218,7 @@ func TestUnchangedIsNotPublishedAgain(t *testing.T) {
 func TestOutageKeepsLastGoodAndRecoversByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www", "api"), &shelf{}
-		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Hour, "www", "api"))
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Hour, "www", "api"))
 		<-s.Ready()
 		v.set(func() { v.errs["www"] = down })
 		v.rotate(t, "www", 2)
@@ -246,7 +246,7 @@ func TestHangingCertificateHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www", "api"), &shelf{}
 		v.set(func() { v.delay["www"] = 10 * time.Minute })
-		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Minute, "www", "api"))
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Minute, "www", "api"))
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if p.shown("api") != version(1) {
@@ -270,7 +270,7 @@ func TestHangingCertificateHoldsUpNoOther(t *testing.T) {
 func TestGarbageIsParsedOnceAndHealed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www"), &shelf{}
-		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Minute, "www"))
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Minute, "www"))
 		<-s.Ready()
 		good := v.secrets["www"]
 		v.set(func() {
@@ -300,7 +300,7 @@ func TestGarbageIsParsedOnceAndHealed(t *testing.T) {
 func TestVaultGoesBackToAnEarlierVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www"), &shelf{}
-		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Minute, "www"))
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Minute, "www"))
 		<-s.Ready()
 		first := v.secrets["www"]
 		v.rotate(t, "www", 2)
@@ -320,7 +320,7 @@ func TestVaultGoesBackToAnEarlierVersion(t *testing.T) {
 func TestServiceIsObeyedWhenItAsksToWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www"), &shelf{}
-		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Hour, "www"))
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Hour, "www"))
 		<-s.Ready()
 		v.set(func() { v.errs["www"] = &vault.Error{Kind: vault.KindThrottled, RetryAfter: 3 * time.Hour} })
 		time.Sleep(2 * time.Hour)
@@ -336,7 +336,7 @@ func TestPublicationThatFailsIsRepeated(t *testing.T) {
 		v, p := newFakeVault(t, "www"), &shelf{}
 		p.fail(errors.New("no publisher"))
 		var renewals int
-		s := running(t, Options{Vault: v, Publisher: p, Renewed: func(Renewal) { renewals++ }}, settings(t, time.Hour, "www"))
+		s := running(t, Options{Publisher: p, Renewed: func(Renewal) { renewals++ }}, settings(t, v, time.Hour, "www"))
 		<-s.Ready()
 		if s.Report().Publish == nil || renewals != 0 {
 			t.Error("the failure is not reported")
@@ -353,16 +353,16 @@ func TestPublicationThatFailsIsRepeated(t *testing.T) {
 func TestChangedSettingsKeepWhatIsKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www", "api"), &shelf{}
-		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Hour, "www"))
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Hour, "www"))
 		<-s.Ready()
 		v.set(func() { v.errs["www"] = down })
-		if err := s.Change(t.Context(), settings(t, time.Hour, "www", "api")); err != nil {
+		if err := s.Change(t.Context(), settings(t, v, time.Hour, "www", "api")); err != nil {
 			t.Fatal(err)
 		}
 		if p.shown("www") != version(1) || p.shown("api") != version(1) || v.asked["www"] != 1 {
 			t.Errorf("www %s (asked %d times), api %s", p.shown("www"), v.asked["www"], p.shown("api"))
 		}
-		if err := s.Change(t.Context(), settings(t, time.Hour, "api")); err != nil {
+		if err := s.Change(t.Context(), settings(t, v, time.Hour, "api")); err != nil {
 			t.Fatal(err)
 		}
 		if p.shown("www") != "" || p.shown("api") != version(1) {
@@ -376,7 +376,7 @@ func TestRefreshDoesNotTrustATryThatHadBegun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www"), &shelf{}
 		v.set(func() { v.delay["www"] = time.Minute })
-		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Hour, "www"))
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Hour, "www"))
 		time.Sleep(time.Second)
 		synctest.Wait()
 		v.rotate(t, "www", 2) // the try under way has read the first already
@@ -394,9 +394,9 @@ func TestRefreshDoesNotTrustATryThatHadBegun(t *testing.T) {
 func TestChangedIdentityKeepsLastGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www"), &shelf{}
-		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Hour, "www"))
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Hour, "www"))
 		<-s.Ready()
-		changed := settings(t, time.Hour, "www")
+		changed := settings(t, v, time.Hour, "www")
 		changed.Sources[0].Identity.ClientID = "another"
 		spec := changed.Spec()
 		spec.Entries[0].Certificate = changed.Sources[0].Key()
@@ -425,10 +425,10 @@ func TestNewCertificatesOfChangedSettingsComeFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www", "api"), &shelf{}
 		v.set(func() { v.delay["api"] = 5 * time.Second })
-		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Hour, "www"))
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Hour, "www"))
 		<-s.Ready()
 		done := make(chan error, 1)
-		go func() { done <- s.Change(t.Context(), settings(t, time.Hour, "api")) }()
+		go func() { done <- s.Change(t.Context(), settings(t, v, time.Hour, "api")) }()
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if p.shown("www") != version(1) {
@@ -446,7 +446,7 @@ func TestDeadVaultLeavesRoomForTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const dead = 400
 		v, p := newFakeVault(t, "good"), &shelf{}
-		all := settings(t, time.Minute)
+		all := settings(t, v, time.Minute)
 		for i := range dead {
 			name := fmt.Sprint("dead", i)
 			ref, _, err := vault.ParseRef("https://dead-vault.vault.azure.net/secrets/" + name)
@@ -457,7 +457,7 @@ func TestDeadVaultLeavesRoomForTheOthers(t *testing.T) {
 			v.set(func() { v.errs[name] = &vault.Error{Kind: vault.KindTimeout}; v.delay[name] = 15 * time.Second })
 		}
 		all.Sources = append(all.Sources, source(t, "good"))
-		running(t, Options{Vault: v, Publisher: p}, all)
+		running(t, Options{Publisher: p}, all)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if n := v.asked["good"]; n < 50 {
@@ -474,7 +474,7 @@ func TestDeadVaultLeavesRoomForTheOthers(t *testing.T) {
 func TestFewerVersionsDuringATryThatKnewMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www"), &shelf{}
-		s := running(t, Options{Vault: v, Publisher: p}, settings(t, time.Hour, "www"))
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Hour, "www"))
 		<-s.Ready()
 		first := v.secrets["www"]
 		v.rotate(t, "www", 2)
@@ -485,7 +485,7 @@ func TestFewerVersionsDuringATryThatKnewMore(t *testing.T) {
 		refreshed := make(chan error, 1)
 		go func() { refreshed <- s.Refresh(t.Context(), Match("www")) }()
 		synctest.Wait() // the try is under way and knows version 1
-		fewer := settings(t, time.Hour, "www")
+		fewer := settings(t, v, time.Hour, "www")
 		fewer.Keep = 1
 		if err := s.Change(t.Context(), fewer); err != nil {
 			t.Fatal(err)
@@ -497,6 +497,90 @@ func TestFewerVersionsDuringATryThatKnewMore(t *testing.T) {
 		synctest.Wait()
 		if p.shown("www") != version(1) {
 			t.Error("shown", p.shown("www"))
+		}
+	})
+}
+
+// A certificate that the settings have no more is shown as it is while it is
+// retired, is not asked for, and takes up its work when the settings have it
+// again.
+func TestRetiredCertificatesStayAndAreNotPolled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www", "api"), &shelf{}
+		both := settings(t, v, time.Minute, "www", "api")
+		s := running(t, Options{Publisher: p}, both)
+		<-s.Ready()
+		retiring := both
+		retiring.Sources, retiring.Retired = both.Sources[:1], both.Sources[1:]
+		if err := s.Change(t.Context(), retiring); err != nil {
+			t.Fatal(err)
+		}
+		asked := v.asked["api"]
+		v.rotate(t, "api", 2)
+		if err := s.Refresh(t.Context(), func(Source) bool { return true }); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if v.asked["api"] != asked || p.shown("api") != version(1) {
+			t.Errorf("asked %d times after %d, shown %s", v.asked["api"], asked, p.shown("api"))
+		}
+		if st := state(s, "api"); st.State != Removed || st.Version == "" {
+			t.Errorf("%+v", st)
+		}
+		if err := s.Change(t.Context(), both); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if p.shown("api") != version(2) || state(s, "api").State != OK {
+			t.Errorf("shown %s, %+v", p.shown("api"), state(s, "api"))
+		}
+		if err := s.Change(t.Context(), settings(t, v, time.Minute, "www")); err != nil || p.shown("api") != "" || p.shown("www") != version(1) {
+			t.Errorf("%v; api at %q, www at %q", err, p.shown("api"), p.shown("www"))
+		}
+	})
+}
+
+// A certificate that is retired while it is being tried keeps nobody waiting, and
+// what comes of the try is dropped.
+func TestRetiringDuringATry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www"), &shelf{}
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Hour, "www"))
+		<-s.Ready()
+		v.rotate(t, "www", 2)
+		v.set(func() { v.delay["www"] = time.Second })
+		refreshed := make(chan error, 1)
+		go func() { refreshed <- s.Refresh(t.Context(), Match("www")) }()
+		synctest.Wait()
+		retiring := settings(t, v, time.Hour, "www")
+		retiring.Sources, retiring.Retired = nil, retiring.Sources
+		if err := s.Change(t.Context(), retiring); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-refreshed; err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if p.shown("www") != version(1) {
+			t.Error("shown", p.shown("www"))
+		}
+	})
+}
+
+func TestAnotherVaultClientIsUsedFromTheChangeOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, other, p := newFakeVault(t, "www"), newFakeVault(t, "www"), &shelf{}
+		other.rotate(t, "www", 2)
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Hour, "www"))
+		<-s.Ready()
+		if err := s.Change(t.Context(), settings(t, other, time.Hour, "www")); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Refresh(t.Context(), Match("www")); err != nil || p.shown("www") != version(2) || v.asked["www"] != 1 {
+			t.Errorf("%v; shown %s, the first one was asked %d times", err, p.shown("www"), v.asked["www"])
 		}
 	})
 }

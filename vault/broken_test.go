@@ -462,12 +462,24 @@ func TestIdentityEndpointsThatAreNoneAreExplained(t *testing.T) {
 		"html": {answer: says(http.StatusOK, "<html>"), status: 200, fact: "no token: the identity endpoint's answer makes no sense",
 			hint: "check that msiEndpoint leads to an identity endpoint"},
 		"too large": {answer: says(http.StatusOK, strings.Repeat(" ", 1<<20+1)), fact: "no token: the answer is larger than 1 MiB",
-			hint: "enable a managed identity on this machine, or check msiEndpoint; outside of Azure there is none"},
+			hint: "check that msiEndpoint leads to an identity endpoint"},
 		"Azure Arc": {answer: says(http.StatusUnauthorized, `{"error":"unauthorized_client","error_description":"Missing Basic Authorization header"}`, "WWW-Authenticate", "Basic realm=/etc/shadow"),
 			status: 401, fact: `no token: the Azure Arc challenge names "/etc/shadow", which is no key of the agent`,
-			hint: "check that the Azure Arc agent is what answers at msiEndpoint, and that kvfs may read its keys (group himds)"},
+			hint: "check that the agent of Azure Arc is what answers at msiEndpoint"},
 		"another cloud": {answer: says(http.StatusBadRequest, `{"error":"invalid_resource","error_description":"AADSTS50001"}`), status: 400,
 			fact: "no token for the system-assigned managed identity: 400 invalid_resource AADSTS50001", hint: "the vault belongs to another cloud than the identity: use an identity of the vault's cloud"},
+		"header dropped": {answer: says(http.StatusBadRequest, `{"error":"bad_request_102","error_description":"Required metadata header not specified"}`), status: 400,
+			fact: "no token for the system-assigned managed identity: 400 bad_request_102 Required metadata header not specified",
+			hint: "something on the way drops headers: msiEndpoint must lead to the identity endpoint itself, not to a proxy"},
+		"wrong path": {answer: says(http.StatusUnauthorized, `{"error":"unknown_source","error_description":"Unknown Source 127.0.0.1."}`), status: 401,
+			fact: "no token for the system-assigned managed identity: 401 unknown_source Unknown Source 127.0.0.1",
+			hint: "check the path of msiEndpoint: it is http://169.254.169.254/metadata/identity, on Azure Arc http://localhost:40342/metadata/identity"},
+		"away": {answer: says(http.StatusNotFound, "404 page not found"), status: 404, fact: "no token for the system-assigned managed identity: 404",
+			hint: "the endpoint is being updated: try again in 70 seconds; if it lasts, check msiEndpoint"},
+		"broken off": {answer: says(http.StatusOK, `{"access_token":"t"}`, "Content-Length", "100"), fact: "no token: cannot reach the identity endpoint ENDPOINT: the connection was closed",
+			hint: "enable a managed identity on this machine, or check msiEndpoint; outside of Azure there is none"},
+		"challenge without realm": {answer: says(http.StatusUnauthorized, "", "WWW-Authenticate", "Basic"), status: 401, fact: "no token for the system-assigned managed identity: 401",
+			hint: "check that the agent of Azure Arc is what answers at msiEndpoint, and that it runs well: azcmagent show"},
 		"docker": {answer: says(http.StatusForbidden, "network is unreachable"), status: 403, fact: "no token for the system-assigned managed identity: 403",
 			hint: "assign a managed identity to this machine: az vm identity assign"},
 	} {
@@ -476,6 +488,7 @@ func TestIdentityEndpointsThatAreNoneAreExplained(t *testing.T) {
 			machine := httptest.NewServer(tt.answer)
 			defer machine.Close()
 			id.Endpoint = machine.URL
+			tt.fact = strings.Replace(tt.fact, "ENDPOINT", machine.URL, 1)
 		}
 		_, err := b.client.Get(t.Context(), id, mustParse(t, brokenWWW, "example.com"))
 		e := failure(t, err)

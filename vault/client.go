@@ -19,11 +19,12 @@ const defaultTryTimeout = 15 * time.Second
 
 // Options configure a Client. The zero value is what a machine in Azure needs.
 type Options struct {
-	// CAFile is a PEM file of roots that are trusted for the vaults beside the system's. Empty: the system's alone.
+	// CAFile is a PEM file of roots that are trusted for the vaults and login servers beside the system's. Empty: the
+	// system's alone.
 	CAFile string
 	// Connect is another way to a vault: "*.vault.azure.net:443" -> "127.0.0.1:8443". The name in TLS and HTTP stays,
 	// so nothing is trusted that was not before. "*" stands for one label; an exact key beats a wildcard. What
-	// matches goes past the proxy of the environment.
+	// matches goes past the proxy of the environment. It holds for login servers too.
 	Connect map[string]string
 	// TryTimeout bounds one try, from getting a token to the end of the body. Zero: 15 s.
 	TryTimeout time.Duration
@@ -38,16 +39,24 @@ type Client struct {
 	log     *slog.Logger
 	vaults  *http.Client
 	machine *http.Client
+	logins  *http.Client
+	arcKeys string
 	tally   tally
 
 	mu          sync.Mutex
-	sdk         map[sdkKey]*azsecrets.Client // guarded by mu
-	credentials map[Identity]*credential     // guarded by mu
+	sdk         map[sdkKey]*azsecrets.Client  // guarded by mu
+	credentials map[credentialKey]*credential // guarded by mu
 }
 
 type sdkKey struct {
 	host string // lower case
 	id   Identity
+}
+
+// credentialKey tells apart what must not share tokens: an identity that logs in at two authorities has two.
+type credentialKey struct {
+	id        Identity
+	authority string
 }
 
 // New makes a Client. It fails on a CA file that cannot be used and on a Connect that is not host:port, and does not use
@@ -71,10 +80,13 @@ func New(o Options) (*Client, error) {
 		try:         o.TryTimeout,
 		log:         o.Logger,
 		tally:       tally{hosts: make(map[string]*HostStats)},
+		arcKeys:     arcKeyDirectory,
 		sdk:         make(map[sdkKey]*azsecrets.Client),
-		credentials: make(map[Identity]*credential),
+		credentials: make(map[credentialKey]*credential),
 	}
-	c.vaults = &http.Client{Transport: metered{newVaultTransport(roots, ways), &c.tally}, CheckRedirect: refuseRedirect}
+	world := newVaultTransport(roots, ways)
+	c.vaults = &http.Client{Transport: metered{world, &c.tally}, CheckRedirect: refuseRedirect}
+	c.logins = &http.Client{Transport: metered{world, nil}, CheckRedirect: refuseRedirect}
 	c.machine = &http.Client{Transport: metered{newIdentityTransport(), nil}, CheckRedirect: refuseRedirect, Timeout: min(identityTimeout, o.TryTimeout/2)}
 	return c, nil
 }
@@ -168,7 +180,7 @@ func (c *Client) client(q question) (*azsecrets.Client, error) {
 	if sdk := c.sdk[key]; sdk != nil {
 		return sdk, nil
 	}
-	cred, err := c.credential(q.id)
+	cred, err := c.credential(q)
 	if err != nil {
 		return nil, err
 	}
@@ -184,17 +196,35 @@ func (c *Client) client(q question) (*azsecrets.Client, error) {
 	return sdk, nil
 }
 
-// credential returns the one credential of id. The caller holds c.mu.
-func (c *Client) credential(id Identity) (*credential, error) {
-	if cred := c.credentials[id]; cred != nil {
-		return cred, nil
-	}
-	cred, err := newCredential(id, c.machine)
+// credential returns the one credential of an identity and its authority. The caller holds c.mu.
+func (c *Client) credential(q question) (*credential, error) {
+	authority, err := authorityOf(q.id, q.ref)
 	if err != nil {
 		return nil, err
 	}
-	c.credentials[id] = cred
+	key := credentialKey{q.id, authority}
+	if cred := c.credentials[key]; cred != nil {
+		return cred, nil
+	}
+	open, err := c.opener(q.id, authority)
+	if err != nil {
+		return nil, err
+	}
+	cred := newCredential(q.id, c.try*2/3, open)
+	c.credentials[key] = cred
 	return cred, nil
+}
+
+// opener returns what makes the credential that stands behind ours, for each token anew.
+func (c *Client) opener(id Identity, authority string) (func() (azcore.TokenCredential, error), error) {
+	switch id.Method {
+	case ManagedIdentity:
+		m, err := newManaged(id, c.arcKeys, c.machine)
+		return func() (azcore.TokenCredential, error) { return m, nil }, err
+	case Ambient:
+		return login{id, authority, loginTransporter{c.logins, c.machine}}.open, nil
+	}
+	return login{id, authority, loginTransporter{world: c.logins}}.open, nil
 }
 
 // vaultTransporter tells the credential which tokens a vault rejected. The SDK drops only its own copy and asks again, and

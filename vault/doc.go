@@ -5,33 +5,47 @@
 // has a schedule of its own and would otherwise multiply it. Errors are always *[Error], sorted by [Kind], with a fact and
 // a hint for an Azure administrator. A secret's value comes as a [Value], which redacts itself wherever it is printed.
 //
+// An identity is a managed identity of the machine, in Azure or on Azure Arc, whose protocols are spoken here; or an
+// application or a person that azidentity logs in. [Identity.Resolve] completes it with what the machine says about itself.
+//
 // Do not use it to write secrets, for keys or certificates (those are read through the secret behind a certificate), or
 // for vaults that must be reached without TLS.
 //
 // Invariants:
 //   - Tokens go only to hosts that [ParseRef] admitted, over TLS, and only for a resource that the SDK's challenge
 //     verification finds to be the parent of the host. Redirects and next links to other hosts are refused.
+//   - The identity that the settings name is the one that asks. The environment of the process counts for the methods
+//     [Environment] and [Ambient], and where Resolve is called; a token that the endpoint says is another identity's is refused.
+//   - Secrets and assertions go only to the authority and where its OpenID configuration sends them, over TLS. What a
+//     challenge of a vault says about login servers and tenants is not followed, its tenant excepted where the identity has
+//     none.
+//   - Files that prove an identity are read anew for each token, bounded, and never kept. Keys of Azure Arc are read from the
+//     agent's directory alone, and through no link.
+//   - The identity endpoint is asked without a proxy.
 //   - A try ends within Options.TryTimeout, the body and the request for a token included; the connection of a try that
 //     did not end by itself is not used again.
 //   - Answers are bounded: 1 MiB per body, 10,000 versions per secret.
-//   - A token that a vault rejected is forgotten, and so is the credential that gave it, unless it is younger than a
-//     minute: one vault that rejects every token costs the identity endpoint at most a request per minute.
-//   - A token that has not ended serves while its renewal hangs, and after it failed.
+//   - A token that a vault rejected is forgotten, unless it is younger than a minute: one vault that rejects every token
+//     costs the identity endpoint or login server at most a request per minute.
+//   - A token is renewed when half of its life is over. It serves on while its renewal hangs, and after it failed.
 //   - Versions that leave this package have 32 hexadecimal digits: they become file names.
-//   - Nothing that this package returns or logs holds a token.
+//   - Nothing that this package returns or logs holds a token, a key or a secret of an identity.
 //
 // # Limitations
 //
-// MSAL keeps the tokens of managed identities in a cache of the process, keyed by identity and resource but not by
-// endpoint, and a rejected token stays in it until five minutes before its end. This package therefore always asks past
-// that cache and keeps tokens per Identity; a process that uses azidentity beside it still shares MSAL's cache. With
-// ambient credentials MSAL's cache counts, for a managed identity among them.
+// The identity endpoint has a cache of its own, and may hand out a rejected token again until it ends. So has the Azure CLI.
 //
-// The identity endpoint has a cache of its own, and may hand out a rejected token again until it ends.
+// With ambient credentials a managed identity is azidentity's affair: MSAL keeps its tokens in a cache of the process, and
+// AZURE_CLIENT_ID selects it.
 //
-// Which protocol an identity endpoint speaks is azidentity's decision, made from the environment of the process (see
-// azidentity.ManagedIdentityCredential): Azure Arc is recognised by IDENTITY_ENDPOINT with IMDS_ENDPOINT, or by the agent's
-// program, not by Identity.Endpoint.
+// A login through azidentity obeys AZURE_REGIONAL_AUTHORITY_NAME, whatever the settings say.
+//
+// The certificate of a service principal needs an RSA key, in PEM without a password or in a PFX.
+//
+// An application whose vaults are in several tenants needs an identity for each: Identity.TenantID is where tokens come from.
+//
+// azidentity gives the Azure CLI 100 ms from its end to hand over its output; on a machine so busy that this does not do, the
+// try fails and the next one helps.
 //
 // The first request of each vault and identity is sent without a token, to learn where to get one: it counts as a
 // transaction, and concurrent first requests cost one each.

@@ -12,7 +12,7 @@ type Kind string
 const (
 	KindUnreachable      Kind = "unreachable"       // no connection: DNS, dialing, proxy, TLS, or it broke
 	KindTimeout          Kind = "timeout"           // connected, but the try did not end in time, or the caller gave up
-	KindIdentity         Kind = "identity"          // no token from the identity endpoint
+	KindIdentity         Kind = "identity"          // no token from the identity endpoint, the login server or the Azure CLI
 	KindUnauthorized     Kind = "unauthorized"      // the vault rejected the token
 	KindForbidden        Kind = "forbidden"         // role assignment or access policy missing, or not yet propagated
 	KindForbiddenNetwork Kind = "forbidden-network" // the vault's firewall or private link
@@ -26,9 +26,9 @@ const (
 // Error is why a secret could not be read. Fact and Hint are for a person: lower case, one line, nothing secret.
 type Error struct {
 	Kind       Kind
-	Status     int           // of the vault's answer, or of the identity endpoint's for KindIdentity; 0 if none came
+	Status     int           // of the vault's answer, x; 0 if none came
 	Code       string        // the service's error code, such as "Forbidden"
-	Inner      string        // its inner code, such as "ForbiddenByRbac"
+	Inner      string        // its inner code, such as "ForbiddenByRbac", or "AADSTS7000222" of a login server
 	Message    string        // its message, folded to one line
 	RequestID  string        // its correlation id, for a support request
 	RetryAfter time.Duration // how long the service asks to wait, at most a day; 0 if it does not say

@@ -1,6 +1,10 @@
 package vault
 
-import "time"
+import (
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+)
 
 // AgeTokens makes every token that c holds so much older, without bringing its end nearer.
 func (c *Client) AgeTokens(by time.Duration) {
@@ -15,7 +19,25 @@ func (c *credential) age(by time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for key, h := range c.held {
-		h.issued = h.issued.Add(-by)
+		h.issued, h.asked, h.token.RefreshOn = h.issued.Add(-by), h.asked.Add(-by), h.token.RefreshOn.Add(-by)
 		c.held[key] = h
 	}
+}
+
+// MoveArcKeys has c look for the keys of Azure Arc in directory, where a test may write. It must come before any call.
+func (c *Client) MoveArcKeys(directory string) { c.arcKeys = directory }
+
+// NewManaged returns the credential of a managed identity alone, with keys as the directory of Azure Arc's.
+func NewManaged(id Identity, keys string) (azcore.TokenCredential, error) {
+	c, err := New(Options{})
+	if err != nil {
+		return nil, err
+	}
+	return newManaged(id, keys, c.machine)
+}
+
+// At returns id with that identity endpoint.
+func (id Identity) At(endpoint string) Identity {
+	id.Endpoint = endpoint
+	return id
 }

@@ -3,6 +3,7 @@ package vault
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -223,7 +225,7 @@ func TestArcKeyFilesAreScreened(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, size := range map[string]int{
-		filepath.Join(tokens, "a.key"): 16, filepath.Join(tokens, "full.key"): arcKeyLimit, filepath.Join(tokens, "large.key"): arcKeyLimit + 1,
+		filepath.Join(tokens, "a.key"): 16, filepath.Join(tokens, "full.key"): arcKeyLimit, filepath.Join(tokens, "large.key"): arcKeyLimit + 1, filepath.Join(tokens, "empty.key"): 0,
 		filepath.Join(tokens, "a.pem"): 16, filepath.Join(tokens, "sub", "a.key"): 16, filepath.Join(elsewhere, "a.key"): 16,
 	} {
 		if err := os.WriteFile(name, make([]byte, size), 0o600); err != nil {
@@ -236,32 +238,152 @@ func TestArcKeyFilesAreScreened(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(tokens, "directory.key"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	if err := syscall.Mkfifo(filepath.Join(tokens, "pipe.key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	inTokens := func(name string) string { return tokens + "/" + name }
-	for realm, want := range map[string]string{
+	for file, want := range map[string]string{
 		inTokens("a.key"):         "",
 		inTokens("full.key"):      "",
-		inTokens("large.key"):     "is not a regular file",
-		inTokens("link.key"):      "is not a regular file",
+		inTokens("large.key"):     "has not 1 to 4096 bytes",
+		inTokens("empty.key"):     "has not 1 to 4096 bytes",
+		inTokens("link.key"):      "is a symbolic link",
 		inTokens("directory.key"): "is not a regular file",
+		inTokens("pipe.key"):      "is not a regular file",
 		inTokens("absent.key"):    "no such file",
 		inTokens("a.pem"):         "is no key of the agent",
 		inTokens("sub/a.key"):     "is no key of the agent",
 		inTokens("../" + filepath.Base(elsewhere) + "/a.key"): "is no key of the agent",
+		inTokens("/a.key"):   "is no key of the agent",
+		inTokens("./a.key"):  "is no key of the agent",
 		elsewhere + "/a.key": "is no key of the agent",
 		"a.key":              "is no key of the agent",
 		"/etc/shadow":        "is no key of the agent",
+		"":                   "is no key of the agent",
 	} {
-		resp := &http.Response{StatusCode: http.StatusUnauthorized, Header: http.Header{"Www-Authenticate": {"Basic realm=" + realm}}}
-		switch err := screenArcKey(resp, tokens); {
-		case want == "" && err != nil:
-			t.Errorf("the agent's own key: %v", err)
-		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
-			t.Errorf("%s: %v, want one that %s", realm, err, want)
+		switch key, err := readArcKey(tokens, file); {
+		case want == "" && (err != nil || len(key) == 0):
+			t.Errorf("the agent's own key: %q, %v", key, err)
+		case want != "" && (err == nil || key != "" || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: %q, %v, want one that %s", file, key, err, want)
 		}
 	}
-	if err := screenArcKey(&http.Response{StatusCode: http.StatusOK, Header: http.Header{}}, tokens); err != nil {
-		t.Errorf("an answer without a challenge: %v", err)
+}
+
+func TestChallengesOfAzureArcAreRecognised(t *testing.T) {
+	for _, tt := range []struct {
+		status  int
+		headers []string
+		file    string
+		ok      bool
+	}{
+		{401, []string{"Basic realm=/d/a.key"}, "/d/a.key", true},
+		{401, []string{`basic Realm="/d/a.key"`}, "/d/a.key", true},
+		{401, []string{"Bearer x", "Basic realm=/d/a.key"}, "/d/a.key", true},
+		{401, []string{"Basic realm="}, "", true},
+		{200, []string{"Basic realm=/d/a.key"}, "", false},
+		{403, []string{"Basic realm=/d/a.key"}, "", false},
+		{401, []string{"Basic"}, "", false},
+		{401, []string{"Basic realm"}, "", false},
+		{401, []string{"", "=", "realm=/d/a.key", "Basic  realm=/d/a.key"}, "", false},
+		{401, nil, "", false},
+	} {
+		a := identityAnswer{status: tt.status, header: http.Header{"Www-Authenticate": tt.headers}}
+		if file, ok := a.challenge(); file != tt.file || ok != tt.ok {
+			t.Errorf("%d %q: %q, %v; want %q, %v", tt.status, tt.headers, file, ok, tt.file, tt.ok)
+		}
 	}
+}
+
+func TestPermissionThatIsMissingIsNamed(t *testing.T) {
+	denied := &os.PathError{Op: "open", Path: "/f", Err: syscall.EACCES}
+	principal := Identity{Method: ServicePrincipal, ClientID: "c", SecretFile: "/f"}
+	for _, tt := range []struct {
+		e          *Error
+		fact, hint string
+	}{
+		{explainArcKey(Identity{}, fmt.Errorf("reading the Azure Arc key: %w", denied)), "no token: reading the Azure Arc key: open /f: permission denied",
+			"run kvfs as root, or add its user to the group himds, which may read the agent's keys"},
+		{explainFile(principal, "/f", "secret", denied), "no token for the service principal c: cannot use the secret in /f: permission denied", "let the user that kvfs runs as read /f"},
+		{explainFile(Identity{Method: WorkloadIdentity, ClientID: "c"}, "/f", "token", denied), "no token for the workload identity c: cannot use the token in /f: permission denied",
+			"let the user that kvfs runs as read /f"},
+	} {
+		if tt.e.Kind != KindIdentity || tt.e.Fact != tt.fact || tt.e.Hint != tt.hint {
+			t.Errorf("%s: %s; %s", tt.e.Kind, tt.e.Fact, tt.e.Hint)
+		}
+	}
+}
+
+func TestMetadataServiceIsSpokenToAsAllSDKsDo(t *testing.T) {
+	for host, want := range map[string]string{"169.254.169.254": "2018-02-01", "fe80::1": "2018-02-01",
+		"localhost": "2020-06-01", "127.0.0.1": "2020-06-01", "::1": "2020-06-01", "10.0.0.1": "2020-06-01", "": "2020-06-01"} {
+		if got := apiVersion(host); got != want {
+			t.Errorf("%s: %s, want %s", host, got, want)
+		}
+	}
+}
+
+// Commands are there to be pasted into a shell.
+func TestArgumentsOfCommandsAreHarmless(t *testing.T) {
+	for _, s := range []string{"", "-rf", "a b", "$(reboot)", "`reboot`", "a;b", "a|b", "a'b", `a"b`, "a\nb", "a&b", "a>b", "~a*", strings.Repeat("a", 301), "é"} {
+		if got := argument(s, "X"); got != "X" {
+			t.Errorf("%q stands as %q", s, got)
+		}
+	}
+	for _, s := range []string{"00001111-aaaa-2222-bbbb-3333cccc4444", "https://oidc.contoso.example/a_b?", "system:serviceaccount:web:kvfs", "/etc/kvfs/app.pem"} {
+		if got := argument(strings.TrimSuffix(s, "?"), "X"); got != strings.TrimSuffix(s, "?") {
+			t.Errorf("%q stands as %q", s, got)
+		}
+	}
+}
+
+func FuzzClaimsOfAShownToken(f *testing.F) {
+	for _, payload := range []string{`{"iss":"https://i","sub":"s","aud":"a"}`, `{"aud":["a","b"]}`, `{"aud":[]}`, `{"aud":{}}`, `{"iss":1}`, `null`, ``} {
+		f.Add("e30." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".c2ln")
+	}
+	f.Add("a.b")
+	f.Add("..")
+	file := filepath.Join(f.TempDir(), "token")
+	f.Fuzz(func(t *testing.T, token string) {
+		if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		command := trustCommand(Identity{ClientID: "c", TokenFile: file})
+		_, parameters, _ := strings.Cut(command, "--parameters ")
+		var claims struct {
+			Name, Issuer, Subject string
+			Audiences             []string
+		}
+		if err := json.Unmarshal([]byte(strings.Trim(parameters, "'")), &claims); err != nil || len(claims.Audiences) != 1 || strings.Count(command, "'") != 3 {
+			t.Errorf("%q: %v", command, err)
+		}
+	})
+}
+
+func FuzzAnswersOfIdentityEndpoints(f *testing.F) {
+	f.Add(401, "Basic realm=/var/opt/azcmagent/tokens/a.key", "")
+	f.Add(401, `Basic realm="`, `{"error":"unauthorized_client"}`)
+	f.Add(400, "Bearer x=,", `{"error":"invalid_request","error_description":"Identity not found"}`)
+	f.Add(200, "", `{"access_token":"hunter2","expires_on":"1e3","client_id":"c"}`)
+	f.Add(200, "", `{"access_token":"hunter2","expires_in":-9223372036854775808}`)
+	directory := f.TempDir()
+	f.Fuzz(func(t *testing.T, status int, challenge, text string) {
+		a := identityAnswer{status, http.Header{"Www-Authenticate": {challenge}}, []byte(text)}
+		if file, ok := a.challenge(); ok {
+			if key, err := readArcKey(directory, file); err == nil {
+				t.Errorf("an empty directory holds the key %q", key)
+			}
+		}
+		for _, arc := range []bool{false, true} {
+			token, err := managed{id: Identity{ClientID: "c"}}.accept(a, arc)
+			if err == nil && token.Token == "" {
+				t.Error("an empty token was accepted")
+			}
+			if e := explainRefusal(Identity{}, arc, a); e.Fact == "" || e.Hint == "" || strings.ContainsAny(e.Fact, "\r\n") {
+				t.Errorf("%q; %q", e.Fact, e.Hint)
+			}
+		}
+	})
 }
 
 func TestNoTokenLeavesForAnotherHost(t *testing.T) {
@@ -305,7 +427,7 @@ func (s source) GetToken(context.Context, policy.TokenRequestOptions) (azcore.Ac
 }
 
 func newTestCredential(s source) *credential {
-	return &credential{open: func() (azcore.TokenCredential, error) { return s, nil }, busy: make(chan struct{}, 1), held: make(map[tokenKey]held)}
+	return newCredential(Identity{}, 0, func() (azcore.TokenCredential, error) { return s, nil })
 }
 
 var scope = policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}}
@@ -373,8 +495,8 @@ func TestHangingRenewalKeepsNobodyFromAValidToken(t *testing.T) {
 	})
 }
 
-// The caches behind ambient credentials live as long as those do.
-func TestRejectionForgetsTheCredentialOfThatTokenAlone(t *testing.T) {
+// A credential of azidentity has a cache of its own, which must not outlive a token that a vault rejected.
+func TestRejectionForgetsThatTokenAndWhereItCameFrom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		opened := 0
 		c := newTestCredential(nil)
@@ -414,8 +536,6 @@ func TestTokenIsRenewedAtItsRefreshTime(t *testing.T) {
 		want  bool
 	}{
 		"none":            {azcore.AccessToken{}, false},
-		"fresh":           {azcore.AccessToken{Token: "t", ExpiresOn: now.Add(time.Hour)}, true},
-		"near its end":    {azcore.AccessToken{Token: "t", ExpiresOn: now.Add(4 * time.Minute)}, false},
 		"before refresh":  {azcore.AccessToken{Token: "t", ExpiresOn: now.Add(time.Hour), RefreshOn: now.Add(time.Minute)}, true},
 		"after refresh":   {azcore.AccessToken{Token: "t", ExpiresOn: now.Add(time.Hour), RefreshOn: now.Add(-time.Minute)}, false},
 		"over":            {azcore.AccessToken{Token: "t", ExpiresOn: now.Add(-time.Hour)}, false},
@@ -423,6 +543,46 @@ func TestTokenIsRenewedAtItsRefreshTime(t *testing.T) {
 	} {
 		if got := fresh(tt.token, now); got != tt.want {
 			t.Errorf("%s: fresh = %v", name, got)
+		}
+	}
+}
+
+// An identity endpoint may hand out the same token again and again until shortly before its end.
+func TestTokensAreRenewedAtHalfOfWhatTheyHaveLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		end, asked := time.Now().Add(24*time.Hour), 0
+		c := newTestCredential(func() (azcore.AccessToken, error) {
+			asked++
+			return azcore.AccessToken{Token: "t", ExpiresOn: end}, nil
+		})
+		for _, tt := range []struct {
+			until time.Duration // the end
+			want  int
+		}{{24 * time.Hour, 1}, {12*time.Hour + 1, 1}, {12 * time.Hour, 2}, {6*time.Hour + 1, 2}, {6 * time.Hour, 3}, {time.Minute, 4}, {45 * time.Second, 4}, {30 * time.Second, 5}, {20 * time.Second, 5}, {1, 5}} {
+			time.Sleep(time.Until(end) - tt.until)
+			token, err := c.GetToken(t.Context(), scope)
+			if err != nil || token.Token != "t" || asked != tt.want {
+				t.Fatalf("%v before the end: %v, asked %d times; want %d", tt.until, err, asked, tt.want)
+			}
+		}
+	})
+}
+
+func TestIssuerMayWishForAnotherTimeOfRenewal(t *testing.T) {
+	now := time.Now()
+	for _, tt := range []struct{ ends, wish, want time.Duration }{
+		{time.Hour, 0, 30 * time.Minute},
+		{time.Hour, 10 * time.Minute, 10 * time.Minute},
+		{time.Hour, 50 * time.Minute, 50 * time.Minute},
+		{time.Hour, 2 * time.Hour, 30 * time.Minute},
+		{time.Hour, -time.Minute, 30 * time.Minute},
+	} {
+		token := azcore.AccessToken{Token: "t", ExpiresOn: now.Add(tt.ends)}
+		if tt.wish != 0 {
+			token.RefreshOn = now.Add(tt.wish)
+		}
+		if got := renewalOf(token, now).Sub(now); got != tt.want {
+			t.Errorf("a token of %v with the wish %v is renewed after %v, want %v", tt.ends, tt.wish, got, tt.want)
 		}
 	}
 }

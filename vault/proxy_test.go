@@ -18,7 +18,7 @@ import (
 	"kvfs/vault"
 )
 
-// proxiedChild tells this program to be the child of TestVaultsAreReachedThroughTheProxy: net/http reads the proxy from the
+// proxiedChild tells this program to be the child of TestVaultsAndLoginsGoThroughTheProxy: net/http reads the proxy from the
 // environment once per process.
 const proxiedChild = "KVFS_TEST_PROXIED_CHILD"
 
@@ -26,10 +26,13 @@ func TestMain(m *testing.M) {
 	if os.Getenv(proxiedChild) != "" {
 		os.Exit(runProxiedChild())
 	}
+	if directory := os.Getenv(arcChild); directory != "" {
+		os.Exit(runArcChild(directory))
+	}
 	os.Exit(m.Run())
 }
 
-// runProxiedChild asks a vault through the proxy, one past it, and an identity endpoint that answers to nobody.
+// runProxiedChild asks a vault through the proxy, one past it, an identity endpoint that answers to nobody, and a login server.
 func runProxiedChild() int {
 	ref, _, err := vault.ParseRef(brokenWWW, "example.com")
 	if err != nil {
@@ -45,6 +48,7 @@ func runProxiedChild() int {
 		{nil, here, 0},
 		{map[string]string{"*.example.com:443": os.Getenv("CHILD_VAULT")}, here, 0},
 		{nil, vault.Identity{Endpoint: "http://192.0.2.1"}, 3 * time.Second},
+		{nil, vault.Identity{Method: vault.ServicePrincipal, TenantID: "t", ClientID: "c", SecretFile: os.Getenv("CHILD_CA")}, 0},
 	} {
 		c, err := vault.New(vault.Options{CAFile: os.Getenv("CHILD_CA"), Connect: try.connect, TryTimeout: try.limit})
 		if err != nil {
@@ -57,7 +61,7 @@ func runProxiedChild() int {
 	return 0
 }
 
-func TestVaultsAreReachedThroughTheProxyAndIdentitiesAreNot(t *testing.T) {
+func TestVaultsAndLoginsGoThroughTheProxyAndManagedIdentitiesDoNot(t *testing.T) {
 	b := newBroken(t, 0, withToken(says(http.StatusOK, `{"value":"x","id":"https://contoso-web.example.com/secrets/www/`+version+`"}`)))
 	p := &connectProxy{to: b.Listener.Addr().String()}
 	server := httptest.NewServer(p)
@@ -70,11 +74,13 @@ func TestVaultsAreReachedThroughTheProxyAndIdentitiesAreNot(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	results := strings.Split(strings.TrimSpace(string(out)), "\n")
-	if len(results) != 3 || results[0] != "result: <nil>" || results[1] != "result: <nil>" || !strings.Contains(results[2], "identity endpoint http://192.0.2.1") {
+	if len(results) != 4 || results[0] != "result: <nil>" || results[1] != "result: <nil>" || !strings.Contains(results[2], "identity endpoint http://192.0.2.1") ||
+		!strings.Contains(results[3], "cannot reach the login server login.microsoftonline.com: its certificate is not trusted") {
 		t.Errorf("the child says: %s", out)
 	}
-	// The first and the third try; Connect leads past the proxy.
-	if want := []string{"CONNECT contoso-web.example.com:443", "CONNECT contoso-web.example.com:443"}; !slices.Equal(p.requests(), want) {
+	// The first, the third and the fourth try; Connect leads past the proxy.
+	const toVault = "CONNECT contoso-web.example.com:443"
+	if want := []string{toVault, toVault, toVault, "CONNECT login.microsoftonline.com:443"}; !slices.Equal(p.requests(), want) {
 		t.Errorf("the proxy was asked for %q, want %q", p.requests(), want)
 	}
 }

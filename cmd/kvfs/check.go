@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"path/filepath"
 	"slices"
@@ -46,6 +47,8 @@ type checkedCertificate struct {
 	Links    []string     `json:"links"`
 	Identity string       `json:"identity"`
 	ACLs     []checkedACL `json:"acls"`
+
+	Online *checkedOnline `json:"online,omitempty"` // with --online
 }
 
 type checkedACL struct {
@@ -54,28 +57,44 @@ type checkedACL struct {
 }
 
 func (a *app) checkCommand() *cobra.Command {
-	strict, store := false, ""
+	var how checkOptions
+	schema, store := false, ""
 	cmd := &cobra.Command{
-		Use:   "check SETTINGS",
+		Use:   "check SETTINGS | check --schema",
 		Short: "say what would be served, or what is wrong and where",
 		Long: `Reads a settings document as kvfs mount would and shows the stores, links and
 readers it asks for, or every problem with its line and column, what was found
-and what to do. No vault is asked.`,
+and what to do. No vault is asked, unless with --online: then each certificate is
+fetched once, as a mount would, and thrown away.`,
 		Example: `  kvfs check settings.json
+  kvfs check --online settings.json    may this machine read them all?
   kvfs check --strict settings.json    in a pipeline: a warning is an error
-  kvfs check --json settings.json`,
-		Args: takes(1, 1, "one settings document"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return a.check(origin{file: args[0], store: store}, strict)
+  kvfs check --json settings.json
+  kvfs check --schema                  the JSON Schema of settings, for editors`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if schema {
+				return takes(0, 0, "no settings with --schema")(cmd, args)
+			}
+			return takes(1, 1, "one settings document")(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if schema {
+				return a.printSchema()
+			}
+			return a.check(cmd.Context(), origin{file: args[0], store: store}, how)
 		},
 	}
 	a.jsonFlag(cmd)
-	cmd.Flags().BoolVar(&strict, "strict", false, "take warnings for errors")
+	cmd.Flags().BoolVar(&how.strict, "strict", false, "take warnings for errors")
+	cmd.Flags().BoolVar(&how.online, "online", false, "ask the vaults too: identity, permission, content")
+	cmd.Flags().BoolVar(&schema, "schema", false, "print the JSON Schema of settings documents")
 	cmd.Flags().StringVar(&store, "store", "", "directory in place of "+config.DefaultStore)
 	return cmd
 }
 
-func (a *app) check(o origin, strict bool) error {
+type checkOptions struct{ strict, online bool }
+
+func (a *app) check(ctx context.Context, o origin, how checkOptions) error {
 	cfg, problems, err := o.load(a.stdin)
 	if err != nil {
 		return err
@@ -86,7 +105,7 @@ func (a *app) check(o origin, strict bool) error {
 			return cmp.Or(cmp.Compare(x.Line, y.Line), cmp.Compare(x.Column, y.Column))
 		})
 	}
-	if strict {
+	if how.strict {
 		problems = problems.Strict()
 	}
 	result := checked{OK: cfg != nil && !problems.HasErrors(), Stores: []checkedStore{}, Certificates: []checkedCertificate{}, Problems: problems}
@@ -96,13 +115,33 @@ func (a *app) check(o origin, strict bool) error {
 	if cfg != nil {
 		result.Stores, result.Certificates = served(cfg)
 	}
+	var refused error
+	if !result.OK {
+		refused = o.invalid()
+	} else if how.online {
+		if refused, err = a.checkOnline(ctx, o, cfg, &result); err != nil {
+			return err
+		}
+	}
 	if err := a.printChecked(o.name(), result, cfg); err != nil {
 		return err
 	}
-	if !result.OK {
-		return o.invalid()
+	return refused
+}
+
+// checkOnline adds what the vaults say; refused is the failure of those that say
+// no, and err of what kept them from being asked.
+func (a *app) checkOnline(ctx context.Context, o origin, cfg *config.Config, result *checked) (refused, err error) {
+	client, err := newVault(o, cfg, a)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	answers := online(ctx, client, cfg.Certificates)
+	for i := range answers {
+		result.Certificates[i].Online = &answers[i]
+		result.OK = result.OK && answers[i].OK
+	}
+	return worstOnline(answers), nil
 }
 
 // machineProblems are those that the document alone cannot show: they are about
@@ -110,10 +149,7 @@ func (a *app) check(o origin, strict bool) error {
 // is one everywhere, is an error.
 func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 	seen := map[string]bool{}
-	var overlap *fs.MountpointError
-	if err := nested(cfg); errors.As(err, &overlap) {
-		problems = append(problems, config.Problem{Severity: config.Error, Line: 1, Column: 1, Fact: overlap.Fact, Hint: overlap.Hint})
-	}
+	all := storesOf(cfg.Certificates)
 	for _, c := range cfg.Certificates {
 		at := config.Problem{Severity: config.Warning, Line: c.Line, Column: c.Column}
 		for _, u := range unknownGrants(c) {
@@ -122,7 +158,10 @@ func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 			problems = append(problems, p)
 		}
 		var bad *fs.MountpointError
-		if _, err := fs.CheckMountpoint(c.Store, o.file, cfg.Transport.CAFile); !seen[c.Store] && errors.As(err, &bad) && !bad.Mounted {
+		if seen[c.Store] || isInside(c.Store, all) {
+			continue
+		}
+		if _, err := fs.CheckMountpoint(c.Store, o.file, cfg.Transport.CAFile); errors.As(err, &bad) && !bad.Mounted {
 			p := at
 			p.Fact, p.Hint = bad.Fact, bad.Hint
 			if bad.System {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,7 +20,6 @@ import (
 	"kvfs/status"
 	kvsync "kvfs/sync"
 	"kvfs/tree"
-	"kvfs/vault"
 )
 
 // How long the mount waits for the first certificates, so that a server that
@@ -34,43 +32,52 @@ type daemon struct {
 	app    *app
 	log    *slog.Logger
 	origin origin
-	vault  *vault.Client
 	fs     *fs.FS
 	syncer *kvsync.Syncer
 	began  time.Time
 	stop   context.CancelFunc
+	// reloads are wishes to read the settings again; each gets an answer.
+	reloads chan chan<- status.Reloaded
 
 	mu      sync.Mutex
-	cfg     *config.Config
+	now     wanted          // changed by the goroutine that serves alone
 	unknown map[string]bool // users and groups that were reported as unknown
+	refused *status.Error   // why settings were not taken over, nil if they were
 }
 
 // newDaemon checks everything that can be checked before anything is mounted.
 // renewed, which may be nil, is told of every new version.
 func newDaemon(a *app, o origin, cfg *config.Config, renewed func(kvsync.Renewal)) (*daemon, error) {
-	resolveStores(cfg)
-	d := &daemon{app: a, log: a.logger(), origin: o, cfg: cfg, began: time.Now(), unknown: map[string]bool{}}
-	if err := d.prepareStores(); err != nil {
+	client, err := newVault(o, cfg, a)
+	if err != nil {
 		return nil, err
 	}
-	var err error
-	if d.vault, err = newVault(o, cfg, a); err != nil {
+	d := &daemon{app: a, log: a.logger(), origin: o, now: wanted{cfg: cfg, vault: client}, began: time.Now(), unknown: map[string]bool{},
+		reloads: make(chan chan<- status.Reloaded)}
+	if err := checkNested(d.now.stores()); err != nil {
 		return nil, err
 	}
-	d.fs = fs.New(fs.Options{Stores: stores(cfg), Rootless: rootless(), Logger: d.log})
-	d.syncer = kvsync.New(kvsync.Options{Vault: d.vault, Publisher: d.fs, Logger: d.log, Renewed: renewed}, d.settings(cfg))
+	if err := d.prepareStores(d.now.stores(), d.now); err != nil {
+		return nil, err
+	}
+	d.logIgnored(cfg)
+	d.fs = fs.New(fs.Options{Stores: d.now.stores(), Rootless: rootless(), Logger: d.log})
+	d.syncer = kvsync.New(kvsync.Options{Publisher: d.fs, Logger: d.log, Renewed: renewed}, d.settings(d.now))
 	return d, nil
 }
 
 func rootless() bool { return os.Geteuid() != 0 }
 
-// prepareStores refuses dangerous mountpoints and takes stale mounts away.
-func (d *daemon) prepareStores() error {
-	if err := nested(d.cfg); err != nil {
-		return err
-	}
-	own := []string{d.origin.file, d.app.socket, d.cfg.Transport.CAFile}
-	for _, store := range stores(d.cfg) {
+// prepareStores refuses dangerous mountpoints and takes stale mounts away. Of a
+// store inside another one nothing is to be prepared: its place is a directory
+// in the other, which must be empty but for that.
+func (d *daemon) prepareStores(come []string, next wanted) error {
+	own := []string{d.origin.file, d.app.socket, next.cfg.Transport.CAFile}
+	all := next.stores()
+	for _, store := range come {
+		if isInside(store, all) {
+			continue
+		}
 		stale, err := fs.CheckMountpoint(store, own...)
 		if err != nil {
 			return err
@@ -91,13 +98,25 @@ func (d *daemon) prepareStores() error {
 	return nil
 }
 
-// settings of the syncer for a Config.
-func (d *daemon) settings(cfg *config.Config) kvsync.Settings {
-	return kvsync.Settings{Sources: sources(cfg), Interval: cfg.PollingInterval, Keep: cfg.KeepVersions, Spec: func() tree.Spec {
-		s, unknown := spec(cfg, acl.Lookup{})
+// settings of the syncer.
+func (d *daemon) settings(w wanted) kvsync.Settings {
+	s := kvsync.Settings{Vault: w.vault, Sources: sources(w.cfg.Certificates), Interval: w.cfg.PollingInterval, Keep: w.cfg.KeepVersions}
+	for _, r := range w.removed {
+		s.Retired = append(s.Retired, source(r.Certificate))
+	}
+	s.Spec = func() tree.Spec {
+		spec, unknown := w.spec(acl.Lookup{})
 		d.reportUnknown(unknown)
-		return s
-	}}
+		return spec
+	}
+	return s
+}
+
+// logIgnored says which fields have no effect on Linux.
+func (d *daemon) logIgnored(cfg *config.Config) {
+	for _, n := range cfg.Ignored {
+		d.log.Debug("this field has no effect on Linux", "field", n.Field, "line", n.Line, "column", n.Column)
+	}
 }
 
 // reportUnknown logs a user that does not exist once, and again when it has come
@@ -116,12 +135,12 @@ func (d *daemon) reportUnknown(unknown []acl.Unknown) {
 }
 
 // serve does everything until ctx ends. ready is called when the stores are
-// visible; reload is read for wishes to read the settings again.
+// visible; every value of hangUps asks to read the settings again and to poll.
 //
 // Things start in the order poll, connection, stores, and end in the reverse
 // order. The kernel is answered from before the first store appears until after
 // the last is gone.
-func (d *daemon) serve(ctx context.Context, control *status.Server, reload <-chan os.Signal, ready func()) (err error) {
+func (d *daemon) serve(ctx context.Context, control *status.Server, hangUps <-chan os.Signal, ready func()) (err error) {
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
 	hardenProcess(d.log)
@@ -153,8 +172,12 @@ func (d *daemon) serve(ctx context.Context, control *status.Server, reload <-cha
 			// No plan may be under way when the stores are taken away.
 			_ = work.Wait() // its error is returned at the end
 			return nil
-		case <-reload:
-			d.reload(ctx)
+		case <-hangUps:
+			d.hangUp(ctx)
+		case answer := <-d.reloads:
+			answer <- d.reload(ctx)
+		case <-d.wanted().expiry():
+			d.expire(ctx)
 		}
 	}
 }
@@ -222,67 +245,10 @@ func hardenProcess(log *slog.Logger) {
 	}
 }
 
-// reload reads the settings again and polls everything. A document with an error
-// changes nothing.
-func (d *daemon) reload(ctx context.Context) {
-	if err := d.changeSettings(ctx); err != nil {
-		f := asFailure(err)
-		d.log.Error("changing the settings failed; what was good is still served", "err", f.fact, "hint", f.hint)
-	}
-	if _, err := d.Refresh(ctx, nil); err != nil && ctx.Err() == nil {
-		d.log.Error("refreshing failed", "err", err)
-	}
-}
-
-func (d *daemon) changeSettings(ctx context.Context) error {
-	if d.origin.file == "" || d.origin.file == "-" {
-		return nil // nothing that could have changed
-	}
-	cfg, problems, err := d.origin.load(nil)
-	if err != nil {
-		return err
-	}
-	resolveStores(cfg)
-	for _, p := range problems {
-		d.log.Log(ctx, levelOf(p), "settings", "at", position(d.origin.name(), p), "fact", p.Fact, "hint", p.Hint)
-	}
-	if cfg == nil {
-		return fail(exitSettings, "settings", "see the lines before", "%s has errors; the previous settings stay", d.origin.file)
-	}
-	d.mu.Lock()
-	old := d.cfg
-	d.mu.Unlock()
-	if !sameSet(stores(old), stores(cfg)) || !reflect.DeepEqual(old.Transport, cfg.Transport) {
-		return fail(exitSettings, "settings", "restart kvfs", "other stores or another transport cannot be taken over while kvfs runs; the previous settings stay")
-	}
-	d.mu.Lock()
-	d.cfg = cfg
-	d.mu.Unlock()
-	if err := d.syncer.Change(ctx, d.settings(cfg)); err != nil {
-		return fmt.Errorf("the settings are taken over, but not all of them is shown yet: %w", err)
-	}
-	d.log.Info("settings applied", "file", d.origin.file, "certificates", len(cfg.Certificates))
-	return nil
-}
-
-func levelOf(p config.Problem) slog.Level {
-	if p.Severity == config.Error {
-		return slog.LevelError
-	}
-	return slog.LevelWarn
-}
-
-func sameSet(a, b []string) bool {
-	a, b = slices.Clone(a), slices.Clone(b)
-	slices.Sort(a)
-	slices.Sort(b)
-	return slices.Equal(a, b)
-}
-
-func (d *daemon) config() *config.Config {
+func (d *daemon) wanted() wanted {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.cfg
+	return d.now
 }
 
 var _ status.Service = (*daemon)(nil)
@@ -297,7 +263,7 @@ func (d *daemon) Refresh(ctx context.Context, names []string) ([]status.Refreshe
 		var picks []func(kvsync.Source) bool
 		for _, name := range names {
 			pick := kvsync.Match(name)
-			if !slices.ContainsFunc(sources(d.config()), pick) {
+			if !slices.ContainsFunc(sources(d.wanted().cfg.Certificates), pick) {
 				return nil, &status.UnknownError{Name: name}
 			}
 			picks = append(picks, pick)
@@ -313,7 +279,7 @@ func (d *daemon) Refresh(ctx context.Context, names []string) ([]status.Refreshe
 	var done []status.Refreshed
 	after := d.syncer.Report()
 	for i, c := range after.Certificates {
-		if match(c.Source) {
+		if match(c.Source) && c.State != kvsync.Removed {
 			done = append(done, status.Refreshed{URL: c.Source.Ref.String(), Old: string(versionIn(before, i, c)), New: string(c.Version), Error: statusError(c.Err)})
 		}
 	}

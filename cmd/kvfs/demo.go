@@ -81,7 +81,7 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	}
 	defer e.Close() // for one that never ran
 	d := &demo{app: a, emulator: e, store: store, rotated: map[string]time.Time{}}
-	if err := fill(e, "", o.certs); err != nil {
+	if err := fill(e, "", nil, o.certs); err != nil {
 		return err
 	}
 	from, err := d.writeSettings(work)

@@ -48,6 +48,7 @@ type failure struct {
 	kind       string // one word for programs
 	fact, hint string
 	said       bool // the details were printed already
+	problems   []status.Problem
 	err        error
 }
 
@@ -96,9 +97,13 @@ func explain(err error) *failure {
 	return f
 }
 
-// codeOf is the exit code for a kind of failed refresh.
+// codeOf is the exit code for a kind of error that a running kvfs has told.
 func codeOf(kind string) int {
 	switch kind {
+	case "settings":
+		return exitSettings
+	case "already-mounted":
+		return exitMount
 	case string(vault.KindIdentity), string(vault.KindUnauthorized), string(vault.KindForbidden), string(vault.KindForbiddenNetwork):
 		return exitRefused
 	case string(vault.KindNotFound), string(vault.KindDisabled),

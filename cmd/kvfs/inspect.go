@@ -96,7 +96,7 @@ func (a *app) fetch(ctx context.Context, o origin) (contentType string, value []
 	if err != nil {
 		return "", nil, err
 	}
-	s, err := client.Get(ctx, vault.Identity{Ambient: true}, cfg.Certificates[0].Ref)
+	s, err := client.Get(ctx, vault.Identity{Method: vault.Ambient}, cfg.Certificates[0].Ref)
 	if err != nil {
 		return "", nil, err
 	}

@@ -23,7 +23,8 @@ func (a *app) mountCommand() *cobra.Command {
 		Short: "serve certificates until SIGTERM",
 		Long: `Serves the certificates that a settings document lists, or those of the given
 URLs, in the foreground, until SIGTERM or an interrupt; then takes the mounts
-away. SIGHUP reads the settings again and polls at once.
+away. SIGHUP reads the settings again, applies what has changed, and polls at
+once; a document with an error changes nothing.
 
 SETTINGS is the document of the Azure Key Vault VM extension for Linux ("-" reads
 it from standard input). With URLs the vaults are asked as the person at the
@@ -113,7 +114,7 @@ func checkRights(cfg *config.Config) error {
 func (a *app) listen(cfg *config.Config) (*status.Server, error) {
 	control, err := status.Listen(a.socket)
 	if errors.Is(err, status.ErrInUse) {
-		for _, store := range stores(cfg) {
+		for _, store := range storesOf(cfg.Certificates) {
 			var there *fs.MountpointError
 			if _, err := fs.CheckMountpoint(store); errors.As(err, &there) && there.Mounted {
 				return nil, there

@@ -52,7 +52,11 @@ func (a *app) printFailure(f *failure) {
 		return
 	}
 	if a.json {
-		_ = a.printJSON(map[string]any{"error": map[string]string{"kind": f.kind, "message": f.fact, "hint": f.hint}})
+		data := map[string]any{"error": map[string]string{"kind": f.kind, "message": f.fact, "hint": f.hint}}
+		if f.problems != nil {
+			data["problems"] = f.problems
+		}
+		_ = a.printJSON(data)
 		return
 	}
 	a.notef("error: %s", f.fact)
@@ -74,6 +78,19 @@ func (a *app) printProblems(name string, problems config.Problems) {
 	}
 }
 
+// printReloaded shows what was found in settings that were read again.
+func (a *app) printReloaded(r status.Reloaded) {
+	refused := false
+	for _, p := range r.Problems {
+		a.notef("%s: %s:%d:%d: %s", p.Severity, r.File, p.Line, p.Column, p.Fact)
+		a.printHint(p.Hint)
+		refused = refused || p.Severity == "error"
+	}
+	if refused {
+		a.notef("the previous settings stay in force")
+	}
+}
+
 // printServing tells what a mount that is ready serves.
 func (a *app) printServing(cfg *config.Config, r kvsync.Report) {
 	good := 0
@@ -82,7 +99,7 @@ func (a *app) printServing(cfg *config.Config, r kvsync.Report) {
 			good++
 		}
 	}
-	a.notef("serving %d of %d certificates at %s, polling every %s", good, len(r.Certificates), strings.Join(stores(cfg), ", "), cfg.PollingInterval)
+	a.notef("serving %d of %d certificates at %s, polling every %s", good, len(r.Certificates), strings.Join(storesOf(cfg.Certificates), ", "), cfg.PollingInterval)
 	for _, c := range r.Certificates {
 		if c.Err != nil {
 			f := kvsync.Explain(c.Err)
@@ -116,10 +133,14 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 
 // printTrouble says what is wrong with a certificate, and since when.
 func (a *app) printTrouble(c status.Certificate, now time.Time) {
-	if c.Error == nil && len(c.Warnings) == 0 {
+	if c.Error == nil && len(c.Warnings) == 0 && c.RemovedAt == nil {
 		return
 	}
 	a.printf("\n%s\n", c.URL)
+	if c.RemovedAt != nil {
+		a.printf("  the settings have it no more; its last names go %s\n", until(c.RemovedAt, now))
+		return
+	}
 	if c.Error != nil {
 		served := "nothing is served"
 		if c.Version != "" {
@@ -175,6 +196,32 @@ func (a *app) printChecked(name string, r checked, cfg *config.Config) error {
 	for _, c := range r.Certificates {
 		a.printf("\n%s\n  as    %s\n  asked by the %s\n", c.URL, strings.Join(c.Links, "\n        "), c.Identity)
 		a.printf("  read by root%s\n", readers(c.ACLs))
+		a.printOnline(c.Online)
+	}
+	return nil
+}
+
+func (a *app) printOnline(o *checkedOnline) {
+	switch {
+	case o == nil:
+	case o.Error != nil:
+		a.printf("  error: %s\n  hint: %s\n", o.Error.Fact, o.Error.Hint)
+	default:
+		a.printf("  is    version %s, %s, until %s\n", o.Version, o.Subject, o.NotAfter.Format(time.RFC3339))
+		for _, w := range o.Warnings {
+			a.printf("  warning: %s\n", w)
+		}
+	}
+}
+
+// printSchema prints the JSON Schema of settings.
+func (a *app) printSchema() error {
+	schema, err := config.Schema()
+	if err != nil {
+		return fmt.Errorf("making the schema: %w", err)
+	}
+	if _, err := a.stdout.Write(schema); err != nil {
+		return fmt.Errorf("printing: %w", err)
 	}
 	return nil
 }

@@ -1,13 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"kvfs/certs"
-	"kvfs/config"
 	"kvfs/fs"
 	"kvfs/status"
 	kvsync "kvfs/sync"
@@ -15,39 +16,55 @@ import (
 
 // Report is the answer to `kvfs status`.
 func (d *daemon) Report() status.Report {
-	synced, served, cfg := d.syncer.Report(), d.fs.Stats(), d.config()
+	synced, served, now := d.syncer.Report(), d.fs.Stats(), d.wanted()
 	r := status.Report{
 		State: overall(synced), Version: version(), Started: d.began.UTC().Truncate(time.Second), Settings: absolute(d.origin.file),
 		Processes: status.Processes{Server: os.Getpid(), Publisher: served.Publisher},
 		Mounts:    nonNil(d.fs.Mounts()), Requests: served.Requests, Panics: served.Panics, Cache: status.Cache{Versions: synced.Versions, Bytes: synced.Bytes},
 		Certificates: []status.Certificate{}, Vaults: []status.Vault{},
 	}
-	if err := trouble(r.Mounts, synced.Publish); err != nil {
+	if err := cmp.Or(trouble(r.Mounts, synced.Publish), d.refusal()); err != nil {
 		r.State, r.Error = status.Degraded, err
 	}
 	for _, c := range synced.Certificates {
-		r.Certificates = append(r.Certificates, certificateStatus(cfg, c))
+		r.Certificates = append(r.Certificates, certificateStatus(now, c))
 	}
-	for _, h := range d.vault.Stats() {
+	for _, h := range now.vault.Stats() {
 		r.Vaults = append(r.Vaults, status.Vault{Host: h.Host, Transactions: uint64(h.Transactions), Throttled: uint64(h.Throttled), Failed: uint64(h.Failed)})
 	}
 	return r
 }
 
-func certificateStatus(cfg *config.Config, c kvsync.Status) status.Certificate {
-	return status.Certificate{
+func certificateStatus(now wanted, c kvsync.Status) status.Certificate {
+	s := status.Certificate{
 		URL: c.Source.Ref.String(), State: string(c.State), Version: string(c.Version), Failures: c.Failures,
 		NotAfter: status.Time(c.NotAfter), LastAttempt: status.Time(c.LastAttempt), LastSuccess: status.Time(c.LastSuccess),
-		NextPoll: status.Time(c.NextTry), Identity: c.Source.Identity.String(), Links: links(cfg, c.Source), Warnings: c.Warnings, Error: statusError(c.Err),
+		NextPoll: status.Time(c.NextTry), Identity: c.Source.Identity.String(), Links: links(now, c.Source), Warnings: c.Warnings, Error: statusError(c.Err),
 	}
+	if c.State == kvsync.Removed {
+		s.RemovedAt, s.NextPoll = status.Time(now.removedAt(c.Source)), nil
+	}
+	return s
+}
+
+// refusal is why the settings that are in force are not those of the file.
+func (d *daemon) refusal() *status.Error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.refused
 }
 
 // links are the paths under which a certificate is shown.
-func links(cfg *config.Config, src kvsync.Source) []string {
+func links(now wanted, src kvsync.Source) []string {
 	paths := []string{}
-	for _, c := range cfg.Certificates {
-		if source(c).Key() == src.Key() {
-			paths = append(paths, linkPaths(c, layouts(cfg))...)
+	for _, c := range now.certificates() {
+		if source(c) != src {
+			continue
+		}
+		for _, path := range linkPaths(c, layouts(now.cfg)) {
+			if !slices.Contains(paths, path) {
+				paths = append(paths, path)
+			}
 		}
 	}
 	return paths

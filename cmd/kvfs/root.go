@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,6 +37,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitOK
 	}
 	f := asFailure(err)
+	// A wrong flag may come before --json on the line.
+	a.json = a.json || f.code == exitUsage && slices.Contains(args, "--json")
 	a.printFailure(f)
 	return f.code
 }
@@ -72,7 +75,7 @@ Exit codes:
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand(root))
 	for _, c := range []func() *cobra.Command{a.demoCommand, a.mountCommand, a.umountCommand, a.statusCommand, a.refreshCommand,
-		a.checkCommand, a.inspectCommand, a.emulatorCommand, a.versionCommand, a.publisherCommand} {
+		a.checkCommand, a.accessCommand, a.inspectCommand, a.emulatorCommand, a.versionCommand, a.publisherCommand} {
 		root.AddCommand(c())
 	}
 	root.InitDefaultCompletionCmd()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"kvfs/acl"
@@ -68,6 +69,9 @@ func (o origin) load(stdin io.Reader) (*config.Config, config.Problems, error) {
 		return nil, nil, err
 	}
 	cfg, problems := config.Options{Name: o.file, Store: o.store}.Parse(data)
+	if cfg != nil {
+		resolve(cfg)
+	}
 	return cfg, problems, nil
 }
 
@@ -110,40 +114,50 @@ func (o origin) fromURLs() (*config.Config, config.Problems, error) {
 		cfg.Transport.Connect[from] = to
 	}
 	for i := range cfg.Certificates {
-		cfg.Certificates[i].Identity = vault.Identity{Ambient: o.ambient}
+		if o.ambient {
+			cfg.Certificates[i].Identity = vault.Identity{Method: vault.Ambient}
+		}
 	}
+	resolve(cfg)
 	return cfg, problems, nil
 }
 
-// resolveStores follows the symbolic links in the paths of the stores: the mount
-// has the real path, and so everything that is compared with it needs it.
-func resolveStores(cfg *config.Config) {
-	if cfg == nil {
-		return
+// resolve puts what the document leaves to this machine in its place: symbolic
+// links in the paths of stores, since a mount has the real path and everything
+// that is compared with it needs it, and the identity of a document that says
+// nothing of it.
+func resolve(cfg *config.Config) {
+	exists := func(file string) bool {
+		_, err := os.Stat(file)
+		return err == nil
 	}
+	cfg.Identity = cfg.Identity.Resolve(os.Getenv, exists)
 	for i := range cfg.Certificates {
-		cfg.Certificates[i].Store = fs.Resolve(cfg.Certificates[i].Store)
+		c := &cfg.Certificates[i]
+		c.Store = fs.Resolve(c.Store)
+		c.Identity = c.Identity.Resolve(os.Getenv, exists)
 	}
 }
 
-// nested finds a store that lies inside another one, which a mount would hide.
-func nested(cfg *config.Config) error {
-	all := stores(cfg)
-	for _, inner := range all {
-		for _, outer := range all {
-			if strings.HasPrefix(inner, outer+"/") {
-				return &fs.MountpointError{Path: inner, Fact: fmt.Sprintf("the store %s lies inside the store %s", inner, outer),
-					Hint: "choose directories of which none contains another"}
-			}
-		}
-	}
-	return nil
+// isInside tells whether a store lies inside another one.
+func isInside(store string, all []string) bool {
+	return slices.ContainsFunc(all, func(outer string) bool { return strings.HasPrefix(store, outer+"/") })
 }
 
-// stores of a Config, each once, in its order.
-func stores(cfg *config.Config) (paths []string) {
+// checkNested refuses stores inside others where they cannot be.
+func checkNested(all []string) error {
+	i := slices.IndexFunc(all, func(store string) bool { return isInside(store, all) })
+	if i < 0 || !rootless() {
+		return nil
+	}
+	return &fs.MountpointError{Path: all[i], Fact: fmt.Sprintf("the store %s lies inside another one, which an ordinary user cannot have", all[i]),
+		Hint: "choose directories of which none contains another, or run kvfs as root"}
+}
+
+// storesOf certificates, each once, in their order.
+func storesOf(certificates []config.Certificate) (paths []string) {
 	seen := map[string]bool{}
-	for _, c := range cfg.Certificates {
+	for _, c := range certificates {
 		if !seen[c.Store] {
 			seen[c.Store] = true
 			paths = append(paths, c.Store)
@@ -156,8 +170,8 @@ func source(c config.Certificate) kvsync.Source {
 	return kvsync.Source{Ref: c.Ref, Identity: c.Identity}
 }
 
-func sources(cfg *config.Config) (all []kvsync.Source) {
-	for _, c := range cfg.Certificates {
+func sources(certificates []config.Certificate) (all []kvsync.Source) {
+	for _, c := range certificates {
 		all = append(all, source(c))
 	}
 	return all
@@ -173,29 +187,23 @@ func entry(c config.Certificate) tree.Entry {
 	return e
 }
 
-// spec is how all certificates are shown, and which users do not exist. Equal
+// entries are how certificates are shown, and which users do not exist. Equal
 // grants, which most are, are looked up once.
-func spec(cfg *config.Config, lookup acl.Lookup) (tree.Spec, []acl.Unknown) {
-	type answer struct {
-		list    acl.List
-		unknown []acl.Unknown
-	}
-	answers := map[string]answer{}
-	s := tree.Spec{Layouts: layouts(cfg)}
-	var unknown []acl.Unknown
-	for _, c := range cfg.Certificates {
+func entries(certificates []config.Certificate, lookup acl.Lookup) (all []tree.Entry, unknown []acl.Unknown) {
+	answers := map[string]acl.List{}
+	for _, c := range certificates {
 		key := fmt.Sprintf("%q", c.Grants)
-		a, ok := answers[key]
+		list, ok := answers[key]
 		if !ok {
-			a.list, a.unknown = lookup.Resolve(c.Grants)
-			answers[key] = a
-			unknown = append(unknown, a.unknown...)
+			var missing []acl.Unknown
+			list, missing = lookup.Resolve(c.Grants)
+			answers[key], unknown = list, append(unknown, missing...)
 		}
 		e := entry(c)
-		e.Grants = a.list
-		s.Entries = append(s.Entries, e)
+		e.Grants = list
+		all = append(all, e)
 	}
-	return s, unknown
+	return all, unknown
 }
 
 func layouts(cfg *config.Config) (all []tree.Layout) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"syscall"
 	"time"
 
@@ -67,15 +68,25 @@ func (a *app) watchStatus(ctx context.Context) error {
 }
 
 func (a *app) refreshCommand() *cobra.Command {
+	settings := false
 	cmd := &cobra.Command{
 		Use:   "refresh [NAME...]",
 		Short: "poll now",
 		Long: `Polls the named certificates now, or all, and says what came of it. NAME is
 VAULT.NAME, NAME, or the URL of the secret. Fails if one of them could not be
-refreshed; what was good is still served.`,
+refreshed; what was good is still served.
+
+With --settings the settings document is read again first, as at SIGHUP. One that
+is refused changes nothing, and its problems are shown.`,
 		Example: `  kvfs refresh
-  kvfs refresh contoso-web.www`,
+  kvfs refresh contoso-web.www
+  kvfs refresh --settings    after a change of the document`,
 		RunE: func(cmd *cobra.Command, names []string) error {
+			if settings {
+				if err := a.reload(cmd.Context()); err != nil {
+					return err
+				}
+			}
 			done, err := status.NewClient(a.socket).Refresh(cmd.Context(), names)
 			if err != nil {
 				return err
@@ -87,7 +98,24 @@ refreshed; what was good is still served.`,
 		},
 	}
 	a.jsonFlag(cmd)
+	cmd.Flags().BoolVar(&settings, "settings", false, "read the settings document again first")
 	return cmd
+}
+
+// reload lets the running kvfs read its settings again.
+func (a *app) reload(ctx context.Context) error {
+	r, err := status.NewClient(a.socket).Reload(ctx)
+	if err != nil {
+		return err
+	}
+	if !a.json {
+		a.printReloaded(r)
+	}
+	if r.Error == nil {
+		return nil
+	}
+	return &failure{code: codeOf(r.Error.Kind), kind: r.Error.Kind, fact: r.Error.Fact, hint: r.Error.Hint, problems: r.Problems,
+		said: !a.json && slices.ContainsFunc(r.Problems, func(p status.Problem) bool { return p.Severity == "error" })}
 }
 
 // worst is the failure that gives the exit code: the first one, and the details

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"kvfs/acl"
+	"kvfs/config"
+)
+
+// settings makes a Config of a document with these entries.
+func settings(t *testing.T, entries string) *config.Config {
+	t.Helper()
+	cfg, problems := config.Parse("settings.json", []byte(`{"secretsManagementSettings": {"observedCertificates": [`+entries+`]}, "kvfs": {"removalGraceInS": 600}}`))
+	if cfg == nil {
+		t.Fatal(problems)
+	}
+	return cfg
+}
+
+const (
+	www     = `"https://contoso-web.vault.azure.net/secrets/www"`
+	api     = `"https://contoso-web.vault.azure.net/secrets/api"`
+	apiSite = `{"url": ` + api + `, "customSymbolicLinkName": "site"}`
+	apiMine = `{"url": ` + api + `, "acls": [{"user": 4242}]}`
+)
+
+func TestNamesOfRemovedEntriesHaveAGrace(t *testing.T) {
+	now := time.Now()
+	at := func(minutes int) time.Time { return now.Add(time.Duration(minutes) * time.Minute) }
+	links := func(w wanted) (all []string) {
+		for _, r := range w.removed {
+			all = append(all, r.Ref.Name()+" "+r.LinkName+" "+r.until.Sub(now).String())
+		}
+		slices.Sort(all)
+		return all
+	}
+	expect := func(w wanted, want ...string) {
+		t.Helper()
+		if got := links(w); !slices.Equal(got, want) {
+			t.Errorf("removed are %q, want %q", got, want)
+		}
+	}
+	both := settings(t, www+","+apiSite)
+	alone := settings(t, www)
+
+	w := wanted{cfg: both}.next(alone, nil, at(0))
+	expect(w, "api site 10m0s")
+	expect(w.next(alone, nil, at(5)), "api site 10m0s") // reading it again changes nothing
+	expect(w.next(alone, nil, at(10)))                  // the grace is over
+	expect(w.next(both, nil, at(5)))                    // it came back
+	expect(w.next(both, nil, at(5)).next(alone, nil, at(6)), "api site 16m0s")
+	expect(w.next(settings(t, www+","+api), nil, at(5)), "api site 10m0s") // without its link
+
+	hurried := settings(t, www)
+	hurried.RemovalGrace = 0
+	expect(w.next(hurried, nil, at(1)))
+	expect(wanted{cfg: both}.next(hurried, nil, at(0)))
+	expect(wanted{cfg: both}.next(settings(t, www+","+api), nil, at(0)), "api site 10m0s")
+
+	// Another access list or identity is the same entry, and holds at once.
+	mine := wanted{cfg: settings(t, apiMine)}.next(settings(t, api), nil, at(0))
+	expect(mine)
+	spec, _ := w.spec(acl.Lookup{})
+	if len(spec.Entries) != 2 || spec.Entries[0].Retired || !spec.Entries[1].Retired {
+		t.Errorf("%+v", spec.Entries)
+	}
+}

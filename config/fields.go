@@ -1,0 +1,222 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// This file declares every field of the settings once: the reader takes the names of each object from these types, and
+// Schema takes the rest. A value that has more than one form has a type of its own below, for which Schema knows the forms.
+// What a field means and what is wrong with a value is said where the field is read.
+
+// settingsFields are the settings object.
+type settingsFields struct {
+	Main      mainFields           `json:"secretsManagementSettings" jsonschema:"The certificates to keep on this machine, and how."`
+	Identity  authenticationFields `json:"authenticationSettings,omitempty" jsonschema:"The managed identity that asks the vaults. Left out: the system-assigned one."`
+	Logging   loggingFields        `json:"loggingSettings,omitempty" jsonschema:"Where to send logs."`
+	Protected ignored              `json:"protectedSettings,omitempty" jsonschema:"Without effect: all settings of the extension are public."`
+	Own       ownFields            `json:"kvfs,omitempty" jsonschema:"Settings of kvfs itself. The original extension does not know them."`
+}
+
+// documentFields are a whole document: the settings object, or what it is wrapped in on its way to the machine.
+type documentFields struct {
+	settingsFields
+	Settings        wrapped         `json:"settings,omitempty" jsonschema:"The settings, in a cut-out of a template."`
+	Properties      propertyFields  `json:"properties,omitempty" jsonschema:"The properties of an ARM extension resource."`
+	Public          wrapped         `json:"publicSettings,omitempty" jsonschema:"The settings, in a cut-out of what the guest agent writes."`
+	HandlerSettings handlerFields   `json:"handlerSettings,omitempty" jsonschema:"What the guest agent writes for one extension."`
+	RuntimeSettings runtimeSettings `json:"runtimeSettings,omitempty" jsonschema:"The guest agent's file; only the first element counts."`
+}
+
+// propertyFields are the properties of an ARM extension resource.
+type propertyFields struct {
+	Settings wrapped `json:"settings" jsonschema:"The settings."`
+	Version  ignored `json:"typeHandlerVersion,omitempty" jsonschema:"The version of the extension: from 4 on the initial sync is required."`
+}
+
+// handlerFields are what the guest agent writes for one extension.
+type handlerFields struct {
+	Public    wrapped `json:"publicSettings" jsonschema:"The settings."`
+	Protected ignored `json:"protectedSettings,omitempty" jsonschema:"Without effect: all settings of the extension are public."`
+}
+
+// runtimeFields are an element of runtimeSettings.
+type runtimeFields struct {
+	HandlerSettings handlerFields `json:"handlerSettings" jsonschema:"What the guest agent writes for one extension."`
+}
+
+// mainFields are secretsManagementSettings.
+type mainFields struct {
+	PollingInterval seconds         `json:"pollingIntervalInS,omitempty" jsonschema:"Seconds between two looks at the vault: 3600 if left out, at least 30."`
+	Certificates    certificateList `json:"observedCertificates" jsonschema:"The certificates: URLs and objects, mixed."`
+	Store           storeLocation   `json:"certificateStoreLocation,omitempty" jsonschema:"The directory of certificates that name none of their own."`
+	StoreName       ignored         `json:"certificateStoreName,omitempty" jsonschema:"Windows only, without effect."`
+	LinkOnRenewal   boolean         `json:"linkOnRenewal,omitempty" jsonschema:"Windows only, without effect: links always move."`
+	InitialSync     boolean         `json:"requireInitialSync,omitempty" jsonschema:"Report success only when every certificate was there once."`
+	InitialSyncTypo boolean         `json:"requiredInitialSync,omitempty" jsonschema:"A spelling of requireInitialSync from the page of version 1."`
+	ACLEnabled      boolean         `json:"aclEnabled,omitempty" jsonschema:"Whether acls count: only false turns them off."`
+}
+
+// entryFields are an element of observedCertificates.
+type entryFields struct {
+	URL        secretURL            `json:"url" jsonschema:"https://VAULT.vault.azure.net/secrets/NAME"`
+	Store      storeLocation        `json:"certificateStoreLocation,omitempty" jsonschema:"The directory of its files."`
+	LinkName   linkName             `json:"customSymbolicLinkName,omitempty" jsonschema:"The name of an additional link to the combined file."`
+	ACLs       grantList            `json:"acls,omitempty" jsonschema:"Who may read besides root."`
+	Override   authenticationFields `json:"authenticationOverride,omitempty" jsonschema:"Another managed identity for this certificate."`
+	Own        entryOwnFields       `json:"kvfs,omitempty" jsonschema:"Settings of kvfs itself for this certificate."`
+	StoreName  ignored              `json:"certificateStoreName,omitempty" jsonschema:"Windows only, without effect."`
+	Exportable ignored              `json:"keyExportable,omitempty" jsonschema:"Windows only, without effect."`
+	Accounts   ignored              `json:"accounts,omitempty" jsonschema:"Windows only, without effect: see acls."`
+}
+
+// grantFields are an element of acls.
+type grantFields struct {
+	User  principal `json:"user,omitempty" jsonschema:"The name or the id of a user."`
+	Group principal `json:"group,omitempty" jsonschema:"The name or the id of a group."`
+}
+
+// authenticationFields are authenticationSettings and authenticationOverride.
+type authenticationFields struct {
+	Endpoint   string        `json:"msiEndpoint,omitempty" jsonschema:"The identity endpoint: http://169.254.169.254/metadata/identity if left out, http://localhost:40342/metadata/identity on Azure Arc."`
+	ClientID   msiClientID   `json:"msiClientId,omitempty" jsonschema:"The client id of a user-assigned managed identity."`
+	ObjectID   msiObjectID   `json:"msiObjectId,omitempty" jsonschema:"The object id of a user-assigned managed identity."`
+	ResourceID msiResourceID `json:"msiResourceId,omitempty" jsonschema:"The ARM resource id of a user-assigned managed identity."`
+}
+
+// loggingFields are loggingSettings.
+type loggingFields struct {
+	Logger      string `json:"logger,omitempty" jsonschema:"fluentd, or nothing."`
+	Endpoint    string `json:"endpoint,omitempty" jsonschema:"tcp://host:port or unix:///path."`
+	Format      string `json:"format,omitempty" jsonschema:"forward"`
+	ServiceName string `json:"servicename,omitempty" jsonschema:"The tag of the records: akvvm_service if left out."`
+}
+
+// ownFields are the block kvfs.
+type ownFields struct {
+	Layouts            layoutList      `json:"layouts,omitempty" jsonschema:"The families of names to show: v3 and v4 if left out."`
+	KeepVersions       keepVersions    `json:"keepVersions,omitempty" jsonschema:"How many versions of a certificate stay readable, the current one included: 2 if left out."`
+	RemovalGrace       graceSeconds    `json:"removalGraceInS,omitempty" jsonschema:"Seconds for which the names of an entry stay that was removed from a changed document: 3600 if left out."`
+	Identity           identityChoice  `json:"identity,omitempty" jsonschema:"Who asks the vaults, in place of authenticationSettings."`
+	Transport          transportFields `json:"transport,omitempty" jsonschema:"Another way to the vaults: private links, proxies, tests."`
+	VaultDNSSuffixes   suffixList      `json:"vaultDnsSuffixes,omitempty" jsonschema:"Domains of vaults besides those of the public clouds."`
+	MinPollingInterval floorSeconds    `json:"minPollingIntervalInS,omitempty" jsonschema:"Lowers the floor of pollingIntervalInS, for tests."`
+}
+
+// entryOwnFields are the block kvfs of an entry.
+type entryOwnFields struct {
+	Identity identityChoice `json:"identity,omitempty" jsonschema:"Who asks the vault for this certificate."`
+}
+
+// transportFields are kvfs.transport.
+type transportFields struct {
+	CAFile  absolutePath `json:"caFile,omitempty" jsonschema:"A PEM file of more certificate authorities to trust."`
+	Connect connections  `json:"connect,omitempty" jsonschema:"HOST:PORT of a vault, where *. stands for any one label, and the HOST:PORT to connect to."`
+}
+
+// Of the identities each type has an object of its own. The type itself is declared in methodFields.
+
+type methodFields struct {
+	Type string `json:"type" jsonschema:"How the identity proves who it is."`
+}
+
+type managedIdentityFields struct {
+	methodFields
+	ClientID   guid   `json:"clientId,omitempty" jsonschema:"The client id of a user-assigned identity. Without any id: the system-assigned identity."`
+	ObjectID   guid   `json:"objectId,omitempty" jsonschema:"The object (principal) id of a user-assigned identity."`
+	ResourceID armID  `json:"resourceId,omitempty" jsonschema:"The ARM resource id of a user-assigned identity."`
+	Endpoint   string `json:"endpoint,omitempty" jsonschema:"The identity endpoint, as msiEndpoint."`
+}
+
+type workloadIdentityFields struct {
+	methodFields
+	TenantID  tenant       `json:"tenantId,omitempty" jsonschema:"The directory, a GUID or a domain. Left out: AZURE_TENANT_ID."`
+	ClientID  guid         `json:"clientId,omitempty" jsonschema:"The client id of the application. Left out: AZURE_CLIENT_ID."`
+	TokenFile absolutePath `json:"tokenFile,omitempty" jsonschema:"The file of the token to show. Left out: AZURE_FEDERATED_TOKEN_FILE."`
+	Authority authority    `json:"authority,omitempty" jsonschema:"The login server. Left out: AZURE_AUTHORITY_HOST, or that of the vault's cloud."`
+}
+
+type servicePrincipalFields struct {
+	methodFields
+	TenantID        tenant       `json:"tenantId" jsonschema:"The directory, a GUID or a domain."`
+	ClientID        guid         `json:"clientId" jsonschema:"The client id of the application."`
+	SecretFile      absolutePath `json:"clientSecretFile,omitempty" jsonschema:"The file of the secret. It is read again for each request."`
+	CertificateFile absolutePath `json:"clientCertificateFile,omitempty" jsonschema:"The file of the certificate with its key, PEM or PFX. It is read again for each request."`
+	PasswordFile    absolutePath `json:"certificatePasswordFile,omitempty" jsonschema:"The file of the password of clientCertificateFile."`
+	Authority       authority    `json:"authority,omitempty" jsonschema:"The login server. Left out: that of the vault's cloud."`
+}
+
+type azureCLIFields struct {
+	methodFields
+	TenantID tenant `json:"tenantId,omitempty" jsonschema:"The directory in which the person has signed in."`
+}
+
+type environmentFields struct{ methodFields }
+
+// Values of more than one form, and those of one form that a Go type does not tell.
+type (
+	ignored         struct{} // anything
+	wrapped         struct{} // the settings object, or a string that holds it
+	runtimeSettings struct{} // a list of runtimeFields, or one
+	seconds         struct{} // 3600 or "3600"
+	graceSeconds    struct{} // the same, 0 too
+	floorSeconds    struct{} // the same, at most 30
+	boolean         struct{} // true or "true"
+	certificateList struct{} // a list of URLs and entryFields, or one of them
+	secretURL       struct{}
+	storeLocation   struct{} // an absolute path, or a store of Windows
+	linkName        struct{}
+	grantList       struct{} // a list of grantFields, or one
+	principal       struct{} // a name or an id
+	msiClientID     struct{} // a GUID, "", or a resource id
+	msiObjectID     struct{} // a GUID or ""
+	msiResourceID   struct{} // of ARM, or ""
+	layoutList      struct{}
+	keepVersions    struct{}
+	suffixList      struct{}
+	connections     struct{}
+	identityChoice  struct{} // one of the identities
+	guid            struct{}
+	armID           struct{}
+	tenant          struct{} // a GUID or a domain
+	authority       struct{} // an https URL
+	absolutePath    struct{}
+)
+
+// fieldSet is what the reader takes from one of the types above.
+type fieldSet struct {
+	names   []string // in the order of declaration
+	ignored []string // those that are accepted in any form and have no effect
+}
+
+// fieldsOf returns the fields of T. They are looked up once for each document, which may hold tens of thousands of objects.
+func fieldsOf[T any](r *report) *fieldSet {
+	t := reflect.TypeFor[T]()
+	known := r.fields[t]
+	if known == nil {
+		known = readFields(t)
+		r.fields[t] = known
+	}
+	return known
+}
+
+func readFields(t reflect.Type) *fieldSet {
+	known := new(fieldSet)
+	for _, f := range reflect.VisibleFields(t) {
+		if f.Anonymous {
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		known.names = append(known.names, name)
+		if f.Type == reflect.TypeFor[ignored]() {
+			known.ignored = append(known.ignored, name)
+		}
+	}
+	return known
+}
+
+// and returns the fields with others that are known in the same place.
+func (f *fieldSet) and(names ...string) *fieldSet {
+	return &fieldSet{names: append(slices.Clone(f.names), names...), ignored: f.ignored}
+}
