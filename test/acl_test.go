@@ -177,7 +177,7 @@ func TestBrokenSettingsLeaveEverythingAsItIs(t *testing.T) {
 	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	s.await("the previous settings stay")
+	s.await("what was good is still served")
 	if string(readFile(t, s.path("contoso-web.www"))) != was {
 		t.Error("the file changed")
 	}

@@ -37,7 +37,7 @@ func documents(t *testing.T) []string {
 	return append(files, "../README.md", "../CONTRIBUTING.md")
 }
 
-// fences of all documents, those that end.
+// fences of all documents, those that end; of all kinds if the kind is "".
 func fences(t *testing.T, kinds ...string) (found []fence) {
 	t.Helper()
 	for _, file := range documents(t) {
@@ -48,7 +48,7 @@ func fences(t *testing.T, kinds ...string) (found []fence) {
 			case fenced && open == nil:
 				open = &fence{file: file, line: i + 2, kind: kind}
 			case fenced:
-				if slices.Contains(kinds, open.kind) {
+				if slices.Contains(kinds, open.kind) || slices.Contains(kinds, "") {
 					found = append(found, *open)
 				}
 				open = nil
@@ -80,6 +80,42 @@ func TestSettingsInTheDocumentsAreValid(t *testing.T) {
 	}
 	if tested < 3 {
 		t.Errorf("only %d settings documents found: is the block no longer called json?", tested)
+	}
+}
+
+// A block "text NAME" is a file, and the session behind it is what kvfs check
+// says to it.
+func TestErrorsInTheDocumentsAreReal(t *testing.T) {
+	all, tested := fences(t, ""), 0
+	for i, f := range all {
+		name, isFile := strings.CutPrefix(f.kind, "text ")
+		if !isFile {
+			continue
+		}
+		tested++
+		if i+1 == len(all) || all[i+1].kind != "console" {
+			t.Errorf("%v: no session follows", f)
+			continue
+		}
+		shown, ok := strings.CutPrefix(all[i+1].body, "$ kvfs check "+name+"\n")
+		if !ok {
+			t.Errorf("%v: not a check of %s", all[i+1], name)
+			continue
+		}
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(f.body), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(kvfsPath, "check", name)
+		cmd.Dir = dir
+		said, _ := cmd.CombinedOutput() // the exit code belongs to what is said
+		start, shortened := strings.CutSuffix(shown, "...\n")
+		if string(said) != shown && !(shortened && strings.HasPrefix(string(said), start)) {
+			t.Errorf("%v: kvfs says\n%s", all[i+1], said)
+		}
+	}
+	if tested < 5 {
+		t.Errorf("only %d such blocks found", tested)
 	}
 }
 

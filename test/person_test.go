@@ -16,7 +16,7 @@ import (
 )
 
 // azureCLI puts an az into the PATH that is logged in at the emulator.
-func azureCLI(t *testing.T, s *site) {
+func azureCLI(t testing.TB, s *site) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
 		s.vault.Endpoints().Identity+"/oauth2/token?api-version=2018-02-01&resource="+url.QueryEscape("https://vault.azure.net"), nil)

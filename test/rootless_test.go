@@ -55,6 +55,11 @@ func TestOrdinaryUserMountsThroughFusermount(t *testing.T) {
 	if out, err := read(nil); err == nil {
 		t.Errorf("root reads a mount that is not for others: %.40s", out)
 	}
+	who := exec.Command(kvfsPath, "access", link, "--user", "nobody")
+	who.SysProcAttr = as
+	if out, _ := who.CombinedOutput(); who.ProcessState.ExitCode() != 4 || !strings.Contains(string(out), "an ordinary user's mount, which "+name) {
+		t.Errorf("access says %s", out)
+	}
 	s.rotateAs(as)
 	if now, err := read(as); err != nil || now == was {
 		t.Errorf("after a renewal: %v, changed %t", err, now != was)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -82,6 +83,8 @@ type site struct {
 	store    string
 	settings string
 	socket   string
+	wrapper  []string // what kvfs mount is run by, if by anything
+	env      []string // of kvfs, besides the test's own
 	cmd      *exec.Cmd
 	log      *buffer // what kvfs says on stderr
 	done     *process
@@ -90,6 +93,12 @@ type site struct {
 // newSite has a vault with certificates and a settings document for them that
 // polls every second. Nothing is mounted yet.
 func newSite(t testing.TB, profiles ...emulator.Profile) *site {
+	t.Helper()
+	return newSiteOf(t, emulator.Options{}, profiles...)
+}
+
+// newSiteOf is newSite for an emulator with options.
+func newSiteOf(t testing.TB, o emulator.Options, profiles ...emulator.Profile) *site {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kvfs-site-")
 	if err != nil {
@@ -100,7 +109,8 @@ func newSite(t testing.TB, profiles ...emulator.Profile) *site {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	s := &site{t: t, dir: dir, store: filepath.Join(dir, "store"), socket: filepath.Join(dir, "run", "kvfs.sock"), settings: filepath.Join(dir, "settings.json")}
-	s.vault, err = emulator.New(emulator.Options{Dir: filepath.Join(dir, "vault")})
+	o.Dir = filepath.Join(dir, "vault")
+	s.vault, err = emulator.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +186,9 @@ func (s *site) start(args ...string) { s.startAs(nil, args...) }
 func (s *site) startAs(as *syscall.SysProcAttr, args ...string) {
 	s.t.Helper()
 	s.log = &buffer{}
-	s.cmd = exec.Command(kvfsPath, append(args, "--socket", s.socket)...)
+	line := slices.Concat(s.wrapper, []string{kvfsPath}, args, []string{"--socket", s.socket})
+	s.cmd = exec.Command(line[0], line[1:]...)
+	s.cmd.Env = append(os.Environ(), s.env...)
 	s.cmd.SysProcAttr = as
 	s.cmd.Stderr = s.log
 	if err := s.cmd.Start(); err != nil {
