@@ -90,6 +90,9 @@ func (o *object) managedIdentity() vault.Identity {
 			given = append(given, name)
 		}
 	}
+	if id == (vault.Identity{}) { // the zero Identity would leave the choice to the environment
+		id.Method = vault.ManagedIdentity
+	}
 	if len(given) > 1 {
 		o.fault(o.keyAt(given[1]), o.path+" names the identity twice, by "+given[0]+" and by "+given[1], "leave one of them out")
 	}

@@ -18,7 +18,7 @@ func TestOwnIdentity(t *testing.T) {
 		return `{"type": "servicePrincipal", "tenantId": "` + guid2 + `", "clientId": "` + clientID + `"` + more + `}`
 	}
 	testFields(t, place, func(c *Config) any { return c.Identity }, []fieldTest{
-		{`{"type": "managedIdentity"}`, vault.Identity{}, nil},
+		{`{"type": "managedIdentity"}`, vault.Identity{Method: vault.ManagedIdentity}, nil}, // says something, unlike the zero Identity
 		{`{"type": "managedIdentity", "objectId": "` + guid2 + `"}`, vault.Identity{ObjectID: guid2}, nil},
 		{`{"type": "managedIdentity", "resourceId": "` + resourceID + `", "endpoint": "` + endpoint + `/oauth2/token"}`, vault.Identity{ResourceID: resourceID, Endpoint: endpoint}, nil},
 		{`{"type": "managedIdentity", "clientId": "` + resourceID + `"}`, nil, []string{path + ".clientId is not a client id"}},
@@ -122,7 +122,7 @@ func TestWhoAsksForACertificate(t *testing.T) {
 		{"an override of the endpoint beside another identity", envir, overHost, environment, vault.Identity{Endpoint: endpoint}, nil},
 		{"an empty override", envir, `"authenticationOverride": {}`, environment, environment, nil},
 		{"an entry's own", envir, own, environment, cli, nil},
-		{"an entry's own managed identity", auth, `"kvfs": {"identity": {"type": "managedIdentity"}}`, vault.Identity{Endpoint: arc, ClientID: clientID}, vault.Identity{}, nil},
+		{"an entry's own managed identity", auth, `"kvfs": {"identity": {"type": "managedIdentity"}}`, vault.Identity{Endpoint: arc, ClientID: clientID}, vault.Identity{Method: vault.ManagedIdentity}, nil},
 		{"an entry's own and an override", "", over + "," + own, vault.Identity{}, cli, []string{unusedOver}},
 	}
 	for _, tt := range tests {

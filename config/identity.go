@@ -28,7 +28,7 @@ func (s *settings) identities(n *node) {
 	if s.general != (vault.Identity{}) {
 		s.report.warning(n.at(), keyIdentity+" is not used: kvfs.identity counts", "remove it, unless the original extension reads this document too")
 	}
-	if s.chosen.Method == vault.ManagedIdentity {
+	if s.chosen.Managed() {
 		s.general = *s.chosen
 	} else {
 		s.general = vault.Identity{Endpoint: s.general.Endpoint} // an override is a managed identity
@@ -153,6 +153,7 @@ func override(general, over vault.Identity) vault.Identity {
 	if over.Endpoint == "" {
 		over.Endpoint = general.Endpoint
 	}
+	over.Method = general.Method
 	return over
 }
 

@@ -138,6 +138,7 @@ func attemptOf(ctx context.Context) *attempt {
 
 // call runs ask as one try and explains its error.
 func (c *Client) call(parent context.Context, q question, ask func(context.Context, *azsecrets.Client) error) error {
+	q.id = q.id.explicit()
 	a := &attempt{began: time.Now()}
 	ctx, cancel := context.WithDeadline(context.WithValue(parent, attemptKey{}, a), a.began.Add(c.try)) // messages say how long it was
 	defer cancel()

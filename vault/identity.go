@@ -10,7 +10,8 @@ type Method string
 
 const (
 	// ManagedIdentity asks the identity endpoint of the machine: Azure's instance metadata service, or the agent of Azure Arc.
-	ManagedIdentity Method = ""
+	// No method at all means it too, but see Identity.Resolve.
+	ManagedIdentity Method = "managed-identity"
 	// WorkloadIdentity shows a token of another issuer, such as a Kubernetes cluster, that the application trusts.
 	WorkloadIdentity Method = "workload-identity"
 	// ServicePrincipal shows a secret or a certificate of the application.
@@ -25,8 +26,8 @@ const (
 	Ambient Method = "ambient"
 )
 
-// Identity says who asks. The zero value is the machine's system-assigned managed identity at the default endpoint; where
-// the machine has none and exactly one user-assigned identity, the endpoint answers with that one.
+// Identity says who asks. The zero value is the machine's system-assigned managed identity at the default endpoint, unless
+// Resolve knows better; where the machine has none and exactly one user-assigned identity, the endpoint answers with that one.
 //
 // Identities are comparable: equal ones share their clients and tokens.
 type Identity struct {
@@ -59,6 +60,17 @@ type Identity struct {
 	CertificateFile string
 	// PasswordFile holds the password of CertificateFile, without the white space around it. Empty: it has none.
 	PasswordFile string
+}
+
+// Managed reports whether the identity is a managed identity.
+func (id Identity) Managed() bool { return id.Method == "" || id.Method == ManagedIdentity }
+
+// explicit returns the identity with its method: those that differ in saying it share their tokens.
+func (id Identity) explicit() Identity {
+	if id.Managed() {
+		id.Method = ManagedIdentity
+	}
+	return id
 }
 
 // Key is a text that equal identities have in common and others have not, for maps and messages to programs. It holds no
@@ -111,12 +123,10 @@ func (id Identity) Resolve(getenv func(string) string, exists func(file string) 
 	if id == (Identity{}) {
 		id = fromEnvironment(getenv)
 	}
-	switch id.Method {
-	case ManagedIdentity:
-		if id.Endpoint == "" {
-			id.Endpoint = arcEndpointOf(getenv, exists)
-		}
-	case WorkloadIdentity:
+	switch {
+	case id.Managed() && id.Endpoint == "":
+		id.Endpoint = arcEndpointOf(getenv, exists)
+	case id.Method == WorkloadIdentity:
 		id.TenantID = cmp.Or(id.TenantID, getenv("AZURE_TENANT_ID"))
 		id.ClientID = cmp.Or(id.ClientID, getenv("AZURE_CLIENT_ID"))
 		id.TokenFile = cmp.Or(id.TokenFile, getenv("AZURE_FEDERATED_TOKEN_FILE"))

@@ -36,6 +36,8 @@ func TestResolveTakesFromTheMachineWhatTheSettingsLeaveOpen(t *testing.T) {
 		{vault.Identity{}, env{"IDENTITY_ENDPOINT": "http://e/oauth2/token", "IMDS_ENDPOINT": "http://e"}, true, vault.Identity{Endpoint: "http://e/oauth2/token"}},
 		{vault.Identity{}, env{"IDENTITY_ENDPOINT": "http://e", "IDENTITY_HEADER": "h", "MSI_ENDPOINT": "m", "MSI_SECRET": "s"}, false, vault.Identity{}},
 		{vault.Identity{}, env{"IMDS_ENDPOINT": "http://e"}, false, vault.Identity{}},
+		{vault.Identity{Method: vault.ManagedIdentity}, secret, false, vault.Identity{Method: vault.ManagedIdentity}},
+		{vault.Identity{Method: vault.ManagedIdentity}, everything, true, vault.Identity{Method: vault.ManagedIdentity, Endpoint: "http://e/oauth2/token"}},
 		// A managed identity that the settings name stays one, with all of the environment against it.
 		{vault.Identity{ClientID: "own"}, everything, false, vault.Identity{ClientID: "own", Endpoint: "http://e/oauth2/token"}},
 		{vault.Identity{ObjectID: "own"}, secret, true, vault.Identity{ObjectID: "own", Endpoint: arc}},
