@@ -54,6 +54,15 @@ func (l List) Union(other List) List {
 	return NewList(slices.Concat(l.uids, other.uids), slices.Concat(l.gids, other.gids))
 }
 
+// Intersect returns the list that admits whom both lists admit by name: a user of
+// one list who is in a group of the other is not found out.
+func (l List) Intersect(other List) List {
+	both := func(a, b []uint32) []uint32 {
+		return slices.DeleteFunc(slices.Clone(a), func(id uint32) bool { return !contains(b, id) })
+	}
+	return List{uids: both(l.uids, other.uids), gids: both(l.gids, other.gids)}
+}
+
 // Check returns an error if the list has more than MaxEntries entries and therefore cannot be given to the kernel.
 func (l List) Check() error {
 	if n := len(l.uids) + len(l.gids); n > MaxEntries {

@@ -99,3 +99,13 @@ func TestCheckRefusesWhatTheKernelCannotAskFor(t *testing.T) {
 		t.Errorf("%d entries were accepted", MaxEntries+1)
 	}
 }
+
+func TestIntersectAdmitsWhomBothAdmit(t *testing.T) {
+	a, b := NewList([]uint32{1, 2, 3}, []uint32{10, 11}), NewList([]uint32{3, 2, 9}, []uint32{11})
+	if got := a.Intersect(b); !got.Equal(NewList([]uint32{2, 3}, []uint32{11})) || !got.Equal(b.Intersect(a)) {
+		t.Errorf("%v %v", got.Users(), got.Groups())
+	}
+	if got := a.Intersect(List{}); !got.Empty() {
+		t.Errorf("%v", got.Users())
+	}
+}

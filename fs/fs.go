@@ -186,41 +186,22 @@ func (f *FS) bind() error {
 var ErrFixed = errors.New("an ordinary user's stores cannot change while they are served")
 
 // Show makes exactly these stores visible. Those that are and stay are not
-// touched; those that go do so first, and with them, until they have a place
-// again, stores that lie inside. The directories of new ones must have been
-// published, and Serve must be running. What failed is tried again by the next
-// call.
+// touched. One that comes or goes must not lie around one that stays. The
+// directories of those that come must have been published, and Serve must be
+// running. What failed is tried again by the next call.
 func (f *FS) Show(stores []string) error {
 	f.publishing.Lock()
 	defer f.publishing.Unlock()
 	stores = outerFirst(stores)
-	if slices.Equal(stores, f.stores) && len(f.attached) == len(stores) {
-		return nil
-	}
 	if f.opts.Rootless {
+		if slices.Equal(stores, f.stores) {
+			return nil
+		}
 		return ErrFixed
 	}
 	f.stores = stores
-	goes := func(at string) bool {
-		return slices.ContainsFunc(f.attached, func(other string) bool { return within(other, at) && !slices.Contains(stores, other) })
-	}
-	var gone []string
-	for _, at := range f.attached {
-		if goes(at) {
-			gone = append(gone, at)
-		}
-	}
-	if err := f.unmount(gone); err != nil {
-		return err
-	}
-	for _, at := range stores {
-		if slices.Contains(gone, at) { // it was inside one that is gone
-			if err := Prepare(at); err != nil {
-				return err
-			}
-		}
-	}
-	return f.bind()
+	gone := slices.DeleteFunc(slices.Clone(f.attached), func(at string) bool { return slices.Contains(stores, at) })
+	return errors.Join(f.unmount(gone), f.bind())
 }
 
 func (f *FS) startPublisher(c *conn) error {

@@ -39,10 +39,11 @@ var (
 
 // CheckMountpoint tells whether a store may be mounted at a path: that it is no
 // system directory, empty if it exists, not served by a living kvfs, and that
-// none of the files kvfs itself needs lies below it. The error is a
+// none of the files kvfs itself needs (own) lies below it. Directories that lead to
+// other stores (inside) and to nothing else may be there. The error is a
 // *MountpointError. stale is true if a mount of a dead kvfs is in the way, which
 // Recover takes away.
-func CheckMountpoint(at string, own ...string) (stale bool, err error) {
+func CheckMountpoint(at string, inside []string, own ...string) (stale bool, err error) {
 	refuse := func(hint, format string, args ...any) (bool, error) {
 		return false, &MountpointError{Path: at, Fact: fmt.Sprintf(format, args...), Hint: hint}
 	}
@@ -67,7 +68,7 @@ func CheckMountpoint(at string, own ...string) (stale bool, err error) {
 		}
 		return true, nil
 	}
-	switch entries, err := os.ReadDir(at); {
+	switch entries, err := inTheWay(real, inside); {
 	case errors.Is(err, iofs.ErrNotExist):
 		return false, nil
 	case errors.Is(err, unix.ENOTDIR):
@@ -80,6 +81,27 @@ func CheckMountpoint(at string, own ...string) (stale bool, err error) {
 		return refuse("move them away, or "+another, "%s is not empty (%s): a mount would hide what is in it", at, list(entries))
 	}
 	return false, nil
+}
+
+// inTheWay lists what is in a directory besides empty directories that lead to
+// stores.
+func inTheWay(dir string, stores []string) (found []os.DirEntry, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		leads := e.IsDir() && slices.ContainsFunc(stores, func(s string) bool { return within(path, s) })
+		if leads {
+			below, err := inTheWay(path, stores)
+			if err == nil && len(below) == 0 {
+				continue
+			}
+		}
+		found = append(found, e)
+	}
+	return found, nil
 }
 
 func list(entries []os.DirEntry) string {
@@ -129,6 +151,34 @@ func Resolve(path string) string {
 		return filepath.Join(Resolve(parent), filepath.Base(path))
 	}
 	return path
+}
+
+// ResolveOutside is Resolve, but what lies in one of these stores is left as it is:
+// links there are ours, and a store inside another one takes the place of a name.
+func ResolveOutside(path string, stores []string) string {
+	path = filepath.Clean(path)
+	for outer := path; outer != "/"; outer = filepath.Dir(outer) {
+		if real := Resolve(outer); slices.Contains(stores, real) {
+			return filepath.Join(real, strings.TrimPrefix(path, outer))
+		}
+	}
+	return Resolve(path)
+}
+
+// RecoverAround takes away mounts of a dead kvfs that lie around a path.
+func RecoverAround(path string) error {
+	mounts, err := Mounted()
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if !m.Alive && m.Path != path && within(m.Path, path) {
+			if err := Recover(m.Path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // MountInfo is one mount of kvfs on this machine.

@@ -40,6 +40,10 @@ type Refreshed struct {
 type Reloaded struct {
 	File     string    `json:"file,omitempty"`
 	Problems []Problem `json:"problems"`
+	// URLs of entries that came, that are shown or fetched otherwise, and that went.
+	Added   []string `json:"added,omitempty"`
+	Changed []string `json:"changed,omitempty"`
+	Removed []string `json:"removed,omitempty"`
 	// Error is why the previous settings stay, or why what is new in the document is
 	// not wholly visible. Its kind is "settings" if the document is the reason.
 	Error *Error `json:"error,omitempty"`

@@ -23,6 +23,7 @@ type Report struct {
 	Processes    Processes     `json:"processes"`
 	Mounts       []string      `json:"mounts"`
 	Certificates []Certificate `json:"certificates"`
+	Leaving      []Leaving     `json:"leaving,omitempty"`
 	Vaults       []Vault       `json:"vaults"`
 	Cache        Cache         `json:"cache"`
 	Error        *Error        `json:"error,omitempty"` // of kvfs as a whole
@@ -65,6 +66,13 @@ type Certificate struct {
 	// RemovedAt is when the last names of a certificate go that the settings have
 	// no more; its state is "removed".
 	RemovedAt *time.Time `json:"removedAt,omitempty"`
+}
+
+// Leaving are links that the settings have no more and that are there for a while.
+type Leaving struct {
+	URL   string    `json:"url"`
+	Links []string  `json:"links"`
+	At    time.Time `json:"at"` // when they go
 }
 
 // Error in words for a person and a kind for a program.

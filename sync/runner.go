@@ -38,6 +38,7 @@ func (r *runner) grant(w *wish) {
 	r.respec()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	w.granted = time.Now()
 	for _, other := range r.waiting { // nobody tries what the settings have no more
 		maps.DeleteFunc(other.left, func(c *certificate, _ bool) bool { return c.retired || !slices.Contains(r.certs, c) })
 	}
@@ -156,6 +157,11 @@ func (r *runner) wake() time.Time {
 	if r.dirty && !r.changing() && r.publishAt.Before(at) {
 		at = r.publishAt
 	}
+	for _, w := range r.waiting {
+		if end := w.granted.Add(changePatience); w.settings != nil && end.After(r.looked) && end.Before(at) {
+			at = end
+		}
+	}
 	return at
 }
 
@@ -225,9 +231,11 @@ func (r *runner) commit(ctx context.Context) {
 }
 
 // changing tells whether new settings wait for certificates that are not here
-// yet: new before old.
+// yet: new before old. They do not wait for ever.
 func (r *runner) changing() bool {
-	return slices.ContainsFunc(r.waiting, func(w *wish) bool { return w.settings != nil && len(w.left) > 0 })
+	return slices.ContainsFunc(r.waiting, func(w *wish) bool {
+		return w.settings != nil && len(w.left) > 0 && time.Since(w.granted) < changePatience
+	})
 }
 
 // anyFulfilled tells whether a wish waits for nothing but its publication.

@@ -75,8 +75,14 @@ type Syncer struct {
 	renewals   []Renewal // that wait for their publication
 }
 
+// changePatience is how long changed settings wait for certificates that they
+// bring. What is here already, and who may read it, must not wait for a vault that
+// does not answer.
+const changePatience = 3 * time.Second
+
 // wish is what somebody wants Run to do.
 type wish struct {
+	granted  time.Time
 	settings *Settings             // to make current; nil: as they are
 	only     func(Source) bool     // to poll now; nil: what was never tried
 	left     map[*certificate]bool // not yet tried since the wish came
@@ -143,6 +149,24 @@ func (s *Syncer) Change(ctx context.Context, settings Settings) error {
 	return nil
 }
 
+// Rehearse builds the tree that a spec would give with what is known now, and
+// publishes nothing. Its error is that of tree.Build. A certificate of which no
+// version is known counts with a stand-in, so that all names are compared.
+func (s *Syncer) Rehearse(spec tree.Spec) (*tree.Snapshot, error) {
+	s.mu.Lock()
+	versions := map[string][]*tree.Version{}
+	for _, c := range s.certs {
+		versions[c.source.Key()] = c.versions
+	}
+	s.mu.Unlock()
+	return tree.Build(spec, func(key string) []*tree.Version {
+		if len(versions[key]) == 0 {
+			return []*tree.Version{tree.StandIn()}
+		}
+		return versions[key]
+	})
+}
+
 func (s *Syncer) ask(ctx context.Context, w *wish) error {
 	select {
 	case s.wishes <- w:
@@ -166,7 +190,10 @@ func (s *Syncer) configure(settings Settings) {
 	defer s.mu.Unlock()
 	known, sameSecret := map[string]*certificate{}, map[string]*certificate{}
 	for _, c := range s.certs {
-		known[c.source.Key()], sameSecret[c.source.Ref.Key()] = c, c
+		known[c.source.Key()] = c
+		if other := sameSecret[c.source.Ref.Key()]; other == nil || c.lastSuccess.After(other.lastSuccess) {
+			sameSecret[c.source.Ref.Key()] = c // the newest knowledge of it
+		}
 	}
 	var certs []*certificate
 	taken := map[string]bool{}

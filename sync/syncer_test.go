@@ -112,6 +112,13 @@ func (p *shelf) fail(err error) {
 	p.err = err
 }
 
+// count is how often something was published.
+func (p *shelf) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.snaps)
+}
+
 // shown is the version that a certificate's link leads to now, "" for none.
 func (p *shelf) shown(name string) string {
 	p.mu.Lock()
@@ -581,6 +588,72 @@ func TestAnotherVaultClientIsUsedFromTheChangeOn(t *testing.T) {
 		}
 		if err := s.Refresh(t.Context(), Match("www")); err != nil || p.shown("www") != version(2) || v.asked["www"] != 1 {
 			t.Errorf("%v; shown %s, the first one was asked %d times", err, p.shown("www"), v.asked["www"])
+		}
+	})
+}
+
+// A certificate that another identity asks for from now on goes on from the newest
+// that is known of it, not from what a retired one has kept.
+func TestAnotherIdentityDoesNotGoBackToAnOldVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www"), &shelf{}
+		by := func(identities ...string) Settings {
+			s := settings(t, v, time.Hour)
+			for _, id := range identities {
+				src := source(t, "www")
+				src.Identity.ClientID = id
+				s.Sources = append(s.Sources, src)
+			}
+			last := s.Sources[len(s.Sources)-1]
+			s.Spec = func() tree.Spec {
+				return tree.Spec{Layouts: []tree.Layout{tree.V3}, Entries: []tree.Entry{{Certificate: last.Key(), Store: "/store", Vault: "contoso-web", Name: "www", Linked: true}}}
+			}
+			return s
+		}
+		s := running(t, Options{Publisher: p}, by("old", "current"))
+		<-s.Ready()
+		retiring := by("old", "current")
+		retiring.Sources, retiring.Retired = retiring.Sources[1:], retiring.Sources[:1]
+		if err := s.Change(t.Context(), retiring); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		v.rotate(t, "www", 2)
+		if err := s.Refresh(t.Context(), Match("www")); err != nil || p.shown("www") != version(2) {
+			t.Fatal(err, p.shown("www"))
+		}
+		v.set(func() { v.errs["www"] = down })
+		if err := s.Change(t.Context(), by("another")); err != nil || p.shown("www") != version(2) {
+			t.Errorf("%v; shown %s", err, p.shown("www"))
+		}
+	})
+}
+
+// What is here does not wait long for what is not: neither a renewal nor who may
+// read it.
+func TestChangedSettingsWaitForNewCertificatesForALimitedTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www", "api"), &shelf{}
+		v.set(func() { v.delay["api"] = time.Minute })
+		s := running(t, Options{Publisher: p}, settings(t, v, 2*time.Second, "www"))
+		<-s.Ready()
+		before := p.count()
+		done := make(chan error, 1)
+		go func() { done <- s.Change(t.Context(), settings(t, v, 2*time.Second, "www", "api")) }()
+		synctest.Wait()
+		v.rotate(t, "www", 2)
+		time.Sleep(changePatience - time.Millisecond)
+		synctest.Wait()
+		if p.count() != before {
+			t.Error("published before the new one had its time")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if p.shown("www") != version(2) {
+			t.Error("the renewal waits for the new one")
+		}
+		if err := <-done; err != nil || p.shown("api") != version(1) {
+			t.Errorf("%v; api at %q", err, p.shown("api"))
 		}
 	})
 }

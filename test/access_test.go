@@ -57,15 +57,32 @@ func TestAccessSaysWhatTheKernelDoes(t *testing.T) {
 	expect(link, stranger, "neither user")
 	expect(mark, stranger, "everybody may")
 
-	// A directory on the way may be closed to who could read the file.
-	if err := os.Chmod(s.dir, 0o700); err != nil {
+	// A directory on the way may be closed to who could read the file, also one
+	// that only a link leads through.
+	closed := filepath.Join(s.dir, "closed")
+	if err := os.Mkdir(closed, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	expect(link, named, "the directory "+s.dir+" does not let him pass (mode 0700, of root)")
-	expect(link, "root", "owner of the file")
-	if err := os.Chmod(s.dir, 0o755); err != nil {
+	through := filepath.Join(s.dir, "through")
+	for from, to := range map[string]string{through: "closed/../closed/link", filepath.Join(closed, "link"): link} {
+		if err := os.Symlink(to, from); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect(through, named, "the directory "+closed+" is closed to this user (mode 0700, of root)")
+	expect(through, "root", "owner of the file")
+	admin(t, "setfacl", "--modify", "u:"+named+":x", closed)
+	if _, errs, code := s.run("access", through, "--user", named); code != 1 || !strings.Contains(errs, "it cannot be told: the directory "+closed+" has an access list of its own") {
+		t.Errorf("a directory with a list: exit code %d\n%s", code, errs)
+	}
+	// Of a file without a list the first class that fits counts.
+	plain := filepath.Join(s.dir, "plain")
+	if err := os.WriteFile(plain, []byte("x"), 0o604); err != nil {
 		t.Fatal(err)
 	}
+	admin(t, "chgrp", group, plain)
+	expect(plain, member, "may not read "+plain+": member of the owning group")
+	expect(plain, stranger, "everybody may")
 
 	var data struct {
 		File  string

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -98,8 +99,13 @@ func TestChangedSettingsAreAppliedAsADifference(t *testing.T) {
 	if early := time.Since(changed) < grace*time.Second; early && err != nil {
 		t.Error("gone before the grace is over:", err)
 	}
-	if old := s.certificate("old"); old.State == "removed" && (old.RemovedAt == nil || old.RemovedAt.After(changed.Add((grace+1)*time.Second))) {
-		t.Errorf("the status says %+v", old)
+	if r := s.report(); time.Since(changed) < grace*time.Second {
+		if len(r.Leaving) != 1 || len(r.Leaving[0].Links) != 3 || r.Leaving[0].At.After(changed.Add((grace+1)*time.Second)) {
+			t.Errorf("the status says %+v", r.Leaving)
+		}
+		if old := s.certificate("old"); old.State != "removed" || old.RemovedAt == nil {
+			t.Errorf("the status says %+v", old)
+		}
 	}
 	s.until("the removed certificate is gone", func() bool { return len(s.report().Certificates) == 3 })
 	if time.Since(changed) < grace*time.Second {
@@ -136,7 +142,7 @@ func TestRemovedEntryThatComesBackIsTheSame(t *testing.T) {
 	if c := s.certificate("api"); c.State != "removed" || c.RemovedAt == nil || time.Until(*c.RemovedAt) < 59*time.Minute {
 		t.Errorf("%+v", c)
 	}
-	if out := s.must("status"); !strings.Contains(out, "the settings have it no more; its last names go in ") {
+	if out := s.must("status"); !strings.Contains(out, "  not in the settings any more; these names go in ") {
 		t.Errorf("status says:\n%s", out)
 	}
 	s.configure(nil)
@@ -198,7 +204,7 @@ func TestStoreThatCannotBeMountedRefusesTheDocument(t *testing.T) {
 	}
 	s.configure(func(d document) { d.entry("api")["certificateStoreLocation"] = full })
 	_, errs, code := s.run("refresh", "--settings")
-	if code != 1 || !strings.Contains(errs, full+" is not empty (of-files)") {
+	if code != 3 || !strings.Contains(errs, "settings.json:16:7: "+full+" is not empty (of-files)") || !strings.HasSuffix(errs, "kvfs: the previous settings stay in force\n") {
 		t.Errorf("exit code %d: %s", code, errs)
 	}
 	if now := s.inodes(""); fmt.Sprint(now) != fmt.Sprint(before) {
@@ -265,8 +271,162 @@ func TestChangedTransportIsUsed(t *testing.T) {
 	s.until("the vault cannot be reached", func() bool { return s.certificate("www").State == "stale" })
 	readFile(t, s.path("contoso-web.www"))
 	s.configure(nil)
-	s.hangUp()
+	s.must("refresh", "--settings")
 	if c := s.certificate("www"); c.State != "ok" {
 		t.Errorf("%+v", c)
 	}
+	// So is another CA file of the same name.
+	ca := s.vault.Endpoints().CA
+	good := readFile(t, ca)
+	if err := os.WriteFile(ca, []byte("no certificate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := s.run("refresh", "--settings"); code != 3 || !strings.Contains(errs, "holds no PEM certificate") {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+	if err := os.WriteFile(ca, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.must("refresh", "--settings")
+}
+
+// kvfs refresh --settings says what has changed.
+func TestRefreshOfTheSettingsSaysWhatChanged(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"}, emulator.Profile{Name: "mail"})
+	s.configure(func(d document) { d.keep("www", "mail") })
+	s.mount()
+	s.configure(func(d document) {
+		d.entry("www")["acls"] = []any{map[string]any{"user": "kvfs-nobody-has"}}
+		d.keep("www", "api")
+	})
+	const url = "https://contoso-web.vault.azure.net/secrets/"
+	want := s.settings + " applied: 1 added, 1 changed, 1 removed\n  + " + url + "api\n  ~ " + url + "www\n  - " + url + "mail\n"
+	if out := s.must("refresh", "--settings"); !strings.HasPrefix(out, want) {
+		t.Errorf("refresh says\n%s\nwant\n%s", out, want)
+	}
+	// Who cannot be let in is named as long as that is so.
+	if c := s.certificate("www"); len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], `user "kvfs-nobody-has" does not exist`) {
+		t.Errorf("%+v", c.Warnings)
+	}
+}
+
+// Stores inside each other: what would have to move a store that is served is
+// refused until a restart, and nothing of what is served goes for it.
+func TestStoresAroundServedOnes(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"}, emulator.Profile{Name: "mail"})
+	at := func(d document, name, store string) { d.entry(name)["certificateStoreLocation"] = store }
+	middle, inner := s.path("a"), s.path("a/b")
+	three := func(d document) {
+		d.own()["removalGraceInS"] = 0
+		at(d, "www", s.store)
+		at(d, "api", middle)
+		at(d, "mail", inner)
+	}
+	served := func(when string, links ...string) {
+		t.Helper()
+		for _, link := range links {
+			if _, err := os.ReadFile(link); err != nil {
+				t.Errorf("%s: %v", when, err)
+			}
+		}
+	}
+	www, api, mail := s.path("contoso-web.www"), middle+"/contoso-web.api", inner+"/contoso-web.mail"
+	s.configure(three)
+	s.mount()
+	served("at the start", www, api, mail)
+
+	// The one in the middle loses its certificates, not its place.
+	s.configure(func(d document) { three(d); d.keep("www", "mail") })
+	s.must("refresh", "--settings")
+	served("without the one in the middle", www, mail)
+	if _, err := os.Stat(api); !errors.Is(err, os.ErrNotExist) || s.report().State != "ready" {
+		t.Errorf("%v; %s", err, s.must("status"))
+	}
+	s.configure(three)
+	s.must("refresh", "--settings")
+	served("with it again", www, api, mail)
+	s.configure(func(d document) { three(d); d.keep("mail") })
+	s.must("refresh", "--settings")
+	s.configure(three)
+	s.must("refresh", "--settings")
+	served("with all again", www, api, mail)
+	s.end(syscall.SIGTERM)
+
+	// One that would come around another waits for a restart.
+	s.configure(func(d document) { three(d); d.keep("mail") })
+	s.mount()
+	s.configure(three)
+	_, errs, code := s.run("refresh", "--settings")
+	if code != 3 || !strings.Contains(errs, "the store "+middle+" lies around "+inner+", which is served") {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+	served("after the refusal", mail)
+	s.end(syscall.SIGTERM)
+	s.mount() // whose directories kvfs has made itself
+	served("after a restart", www, api, mail)
+
+	// A dead kvfs of more stores is no hindrance for one of fewer.
+	s.end(syscall.SIGKILL)
+	s.configure(func(d document) { three(d); d.keep("mail") })
+	s.mount()
+	served("after a death", mail)
+	s.end(syscall.SIGTERM)
+}
+
+// Names that clash only with the place of a store refuse the document; nothing
+// stops for it.
+func TestLinkInThePlaceOfAStoreRefusesTheDocument(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
+	s.configure(func(d document) { d.keep("www") })
+	s.mount()
+	s.configure(func(d document) {
+		d.entry("www")["customSymbolicLinkName"] = "app"
+		d.entry("api")["certificateStoreLocation"] = s.path("app")
+	})
+	_, errs, code := s.run("refresh", "--settings")
+	if code != 3 || !strings.Contains(errs, "/app is wanted by the store") {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+	s.rotate("www")
+	s.configure(func(d document) { d.entry("www")["customSymbolicLinkName"] = "app"; d.keep("www") })
+	s.must("refresh", "--settings")
+	s.configure(func(d document) {
+		d.own()["removalGraceInS"] = 0
+		d.entry("api")["certificateStoreLocation"] = s.path("app")
+	})
+	_, errs, code = s.run("refresh", "--settings")
+	if code != 3 || !strings.Contains(errs, `"app" is to become a directory, or was one`) {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+	s.rotate("www")
+	readFile(t, s.path("app"))
+}
+
+// A new certificate whose vault does not answer holds nobody up for long.
+func TestSlowNewCertificateHoldsUpNobody(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
+	s.configure(func(d document) { d.entry("www")["acls"] = []any{map[string]any{"user": admitted}}; d.keep("www") })
+	s.mount()
+	s.vault.SetFault(emulator.Fault{Name: "api", Kind: emulator.Hang})
+	s.configure(nil)
+	answered := make(chan int, 1)
+	go func() {
+		cmd := exec.Command(kvfsPath, "refresh", "--settings", "--socket", s.socket)
+		_ = cmd.Run() // the code says it
+		answered <- cmd.ProcessState.ExitCode()
+	}()
+	began := time.Now()
+	s.until("the reader who was taken away is out", func() bool {
+		_, _, code := s.run("access", s.path("contoso-web.www"), "--user", fmt.Sprint(admitted))
+		return code == 4
+	})
+	if took := time.Since(began); took > 12*time.Second { // the vault would be given 15
+		t.Errorf("it took %v", took)
+	}
+	s.vault.ClearFaults()
+	<-answered
 }

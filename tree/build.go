@@ -17,6 +17,8 @@ type Grants = acl.List
 // Spec is everything that the settings say of the tree.
 type Spec struct {
 	Entries []Entry
+	// Stores are those that exist whether or not an entry shows something in them.
+	Stores  []string
 	Layouts []Layout
 }
 
@@ -39,10 +41,10 @@ func StoreDir(path string) string {
 // names yet, only its store exists. The error, if any, is a *Clash, and means
 // that the settings have to change.
 func Build(spec Spec, versions func(certificate string) []*Version) (*Snapshot, error) {
-	b := builder{nodes: map[ID]*Node{}, dirs: map[ID]map[uint64]*Node{}, owner: map[ID]string{}}
+	b := builder{nodes: map[ID]*Node{}, dirs: map[ID]map[uint64]*Node{}, owner: map[ID]string{}, retired: map[ID]bool{}}
 	b.root = &Node{ID: Root, Kind: Dir, key: nameKey("")}
 	b.insert(b.root)
-	b.stores(spec.Entries)
+	b.stores(spec)
 	for _, retired := range []bool{false, true} { // the latter get what is left
 		for i := range spec.Entries {
 			e := &spec.Entries[i]
@@ -67,6 +69,8 @@ type builder struct {
 	nodes map[ID]*Node
 	dirs  map[ID]map[uint64]*Node // by directory and name key
 	owner map[ID]string           // URL of the entry that brought a node, to name it in a clash
+	// retired are the nodes that only retired entries show.
+	retired map[ID]bool
 }
 
 func (b *builder) insert(n *Node) {
@@ -81,11 +85,13 @@ func (b *builder) insert(n *Node) {
 
 // stores makes the directory of every store, and in a store that contains
 // another one the empty directories in which that is mounted.
-func (b *builder) stores(entries []Entry) {
-	var paths []string
-	for i := range entries {
-		paths = append(paths, entries[i].Store)
-		b.store(entries[i].Store)
+func (b *builder) stores(spec Spec) {
+	paths := slices.Clone(spec.Stores)
+	for i := range spec.Entries {
+		paths = append(paths, spec.Entries[i].Store)
+	}
+	for _, path := range paths {
+		b.store(path)
 	}
 	slices.Sort(paths) // what contains another path is before it
 	paths = slices.Compact(paths)
@@ -126,16 +132,18 @@ func (b *builder) add(e *Entry, dir, n *Node) error {
 	old, named := b.dirs[n.Parent][n.key]
 	other, taken := b.nodes[n.ID]
 	switch {
-	case named && e.Retired:
+	case named && e.Retired && !b.retired[old.ID]:
 		return nil
 	case named && old.Name == n.Name && old.ID == n.ID:
 		n = n.withACL(old.ACL.Union(n.ACL))
+	case named && e.Retired:
+		return nil // the one that was retired first keeps it
 	case named:
 		return &Clash{Store: e.Store, Name: n.Name, First: b.owner[old.ID], Second: e.URL}
 	case taken:
 		return &Clash{Store: e.Store, Name: n.Name, First: b.owner[other.ID], Second: e.URL}
 	}
-	b.owner[n.ID] = e.URL
+	b.owner[n.ID], b.retired[n.ID] = e.URL, e.Retired
 	b.insert(n)
 	if n.Time.After(dir.Time) {
 		dir.Time = n.Time // a directory is as old as the last thing that came into it

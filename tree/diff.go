@@ -82,6 +82,20 @@ func (s *Snapshot) emptied(c Change) (depth int) {
 	return depth
 }
 
+// Obstacle returns a name that stands for a directory in one of two snapshots and
+// for something else in the other: no plan leads from one to the other, since what
+// begins to exist does so before anything is taken away. It is "" if there is none.
+func Obstacle(from, to *Snapshot) (name string) {
+	eachDifference(from.nodes, to.nodes, func(old, new *Node) {
+		if old == nil {
+			if prev, ok := from.Lookup(new.Parent, new.Name); ok && prev.Kind != new.Kind && (prev.Kind == Dir || new.Kind == Dir) {
+				name = new.Name
+			}
+		}
+	})
+	return name
+}
+
 // appear is how a node that was not there comes in.
 func appear(prev, n *Node) Change {
 	switch {

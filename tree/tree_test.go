@@ -209,6 +209,41 @@ func TestRetiredEntriesGiveWay(t *testing.T) {
 	}
 }
 
+// Two that are retired together keep what they had together.
+func TestRetiredEntriesOfOneCertificateKeepTheirReaders(t *testing.T) {
+	a, b := newEntry("/s", "www"), newEntry("/s", "www")
+	a.Retired, b.Retired = true, true
+	a.Grants, b.Grants, b.Links = acl.NewList([]uint32{1}, nil), acl.NewList([]uint32{2}, nil), []string{"site"}
+	other := newEntry("/s", "api")
+	other.Retired, other.Links = true, []string{"site"} // a name that both had, one after the other
+	s := build(t, Spec{Entries: []Entry{a, b, other}, Layouts: []Layout{V3}}, map[string][]*Version{"www": {newVersion(t, 1)}, "api": {newVersion(t, 2)}})
+	for n := range s.Nodes() {
+		if n.Kind == File && strings.Contains(n.Name, "www") && !n.ACL.Equal(acl.NewList([]uint32{1, 2}, nil)) {
+			t.Errorf("%s is for %v", n.Name, n.ACL.Users())
+		}
+		if n.Name == "site" && !strings.Contains(n.Target, "www") {
+			t.Errorf("site leads to %s", n.Target)
+		}
+	}
+}
+
+func TestObstacleIsADirectoryThatWasALinkOrTheOtherWayRound(t *testing.T) {
+	vs := map[string][]*Version{"www": {newVersion(t, 1)}}
+	linked := newEntry("/s", "www")
+	linked.Links = []string{"app"}
+	asLink := build(t, Spec{Entries: []Entry{linked}, Layouts: []Layout{V3}}, vs)
+	asDir := build(t, Spec{Entries: []Entry{newEntry("/s", "www")}, Stores: []string{"/s/app"}, Layouts: []Layout{V3}}, vs)
+	neither := build(t, Spec{Entries: []Entry{newEntry("/s", "www")}, Layouts: []Layout{V3}}, vs)
+	for _, test := range []struct {
+		from, to *Snapshot
+		want     string
+	}{{asLink, asDir, "app"}, {asDir, asLink, "app"}, {asLink, neither, ""}, {neither, asDir, ""}, {asDir, asDir, ""}, {asDir, neither, ""}} {
+		if got := Obstacle(test.from, test.to); got != test.want {
+			t.Errorf("%q, want %q", got, test.want)
+		}
+	}
+}
+
 func TestStoreInAStoreIsAnEmptyDirectoryThere(t *testing.T) {
 	vs := map[string][]*Version{"www": {newVersion(t, 1)}, "api": {newVersion(t, 2)}, "x": {newVersion(t, 3)}}
 	s := build(t, Spec{Entries: []Entry{newEntry("/s/a/b", "x"), newEntry("/s", "www"), newEntry("/s/a", "api"), newEntry("/sa", "x")}, Layouts: []Layout{V3}}, vs)

@@ -36,3 +36,9 @@ func NewVersion(id certs.Version, created, published time.Time, b *certs.Bundle)
 
 // Size is the memory that the version's files need, in bytes.
 func (v *Version) Size() int { return len(v.combined.bytes) }
+
+// StandIn is a version without content, for certificates that are not here yet: a
+// tree that is built with it shows which names they will have.
+func StandIn() *Version {
+	return &Version{ID: "00000000000000000000000000000000", combined: newContent(nil), chain: newContent(nil), key: newContent(nil)}
+}

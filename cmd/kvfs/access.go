@@ -72,7 +72,10 @@ func (a *app) access(path, who string) error {
 	if err != nil {
 		return err
 	}
-	d := file.decide(u, gids)
+	d, err := file.decide(u, gids)
+	if err != nil {
+		return err
+	}
 	file.Asked = &d
 	if err := a.printAccess(file.access); err != nil || d.Allowed {
 		return err
@@ -83,23 +86,19 @@ func (a *app) access(path, who string) error {
 // accessedFile is a file with what the kernel knows of it.
 type accessedFile struct {
 	access
-	list  acl.List
-	stat  unix.Stat_t
-	start string // absolute, before links are followed
+	list acl.List
+	stat unix.Stat_t
+	dirs []string // that are passed on the way to it, in their order
 	// private files are in a mount that its user alone may enter.
 	private bool
 }
 
 func readAccess(path string) (*accessedFile, error) {
-	start, err := filepath.Abs(path)
-	if err != nil {
-		return nil, fmt.Errorf("finding %s: %w", path, err)
-	}
-	real, err := filepath.EvalSymlinks(start)
+	real, dirs, err := walk(path)
 	if err != nil {
 		return nil, unreachable(path, err)
 	}
-	f := &accessedFile{access: access{Path: path, File: real}, start: start}
+	f := &accessedFile{access: access{Path: path, File: real}, dirs: dirs}
 	if err := unix.Stat(real, &f.stat); err != nil {
 		return nil, unreachable(path, err)
 	}
@@ -122,6 +121,50 @@ func readAccess(path string) (*accessedFile, error) {
 		f.Groups = append(f.Groups, principal{ID: gid, Name: groupName(gid)})
 	}
 	return f, nil
+}
+
+// walk goes to what a path leads to, link by link as the kernel does.
+func walk(path string) (file string, dirs []string, err error) {
+	const maxLinks = 40 // the kernel's
+	if path, err = filepath.Abs(path); err != nil {
+		return "", nil, err
+	}
+	at, rest, links := "/", strings.Split(path[1:], "/"), 0
+	dirs = []string{"/"}
+	for ; len(rest) > 0; rest = rest[1:] {
+		name := rest[0]
+		if name == "" || name == "." {
+			continue
+		}
+		if name == ".." {
+			at = filepath.Dir(at)
+			continue
+		}
+		next := filepath.Join(at, name)
+		info, err := os.Lstat(next)
+		if err != nil {
+			return "", nil, err
+		}
+		switch {
+		case info.Mode()&os.ModeSymlink != 0:
+			target, err := os.Readlink(next)
+			if links++; err != nil || links > maxLinks {
+				return "", nil, errors.Join(err, unix.ELOOP)
+			}
+			if filepath.IsAbs(target) {
+				at = "/"
+			}
+			rest = append([]string{""}, append(strings.Split(target, "/"), rest[1:]...)...)
+		case info.IsDir():
+			at = next
+			if !slices.Contains(dirs, at) {
+				dirs = append(dirs, at)
+			}
+		default:
+			at = next
+		}
+	}
+	return at, dirs, nil
 }
 
 func isPrivate(f *accessedFile) (bool, error) {
@@ -174,55 +217,54 @@ func readList(file string) (acl.List, error) {
 
 // decide says what the kernel says to a user: every directory on the way and the
 // file itself have to let him.
-func (f *accessedFile) decide(u principal, gids []uint32) accessDecision {
-	d := accessDecision{User: u}
+func (f *accessedFile) decide(u principal, gids []uint32) (d accessDecision, err error) {
+	d.User = u
 	if f.private && u.ID != f.stat.Uid {
 		d.Reason = fmt.Sprintf("an ordinary user's mount, which %s alone may enter", f.Owner)
-		return d
+		return d, nil
 	}
-	for _, dir := range append(parents(f.start), parents(f.File)...) {
+	for _, dir := range f.dirs {
 		var st unix.Stat_t
-		if err := unix.Stat(dir, &st); err != nil || !mayEnter(st, u.ID, gids) {
-			d.Reason = fmt.Sprintf("the directory %s does not let him pass (mode %04o, of %s)", dir, st.Mode&0o7777, userName(st.Uid))
-			return d
+		if err := unix.Stat(dir, &st); err != nil {
+			return d, unreachable(dir, err)
 		}
+		if _, err := unix.Getxattr(dir, acl.XAttrName, nil); err == nil && u.ID != 0 {
+			return d, fail(exitFailed, "failed", "getfacl "+dir+" shows it", "it cannot be told: the directory %s has an access list of its own", dir)
+		}
+		if _, may := class(st, u.ID, gids, 0o1); !may {
+			d.Reason = fmt.Sprintf("the directory %s is closed to this user (mode %04o, of %s)", dir, st.Mode&0o7777, userName(st.Uid))
+			return d, nil
+		}
+	}
+	if f.list.Empty() {
+		d.Reason, d.Allowed = class(f.stat, u.ID, gids, 0o4)
+		return d, nil
 	}
 	rule := f.list.ExplainOwnedBy(f.stat.Uid, u.ID, gids)
-	switch {
-	case rule.Allowed:
-		d.Allowed, d.Reason = true, rule.Reason
-	case f.Public:
-		d.Allowed, d.Reason = true, "everybody may"
-	case f.list.Empty() && f.stat.Mode&0o040 != 0 && slices.Contains(gids, f.stat.Gid):
-		d.Allowed, d.Reason = true, fmt.Sprintf("member of the owning group %d", f.stat.Gid)
-	default:
-		d.Reason = rule.Reason
-	}
-	return d
+	d.Reason, d.Allowed = rule.Reason, rule.Allowed
+	return d, nil
 }
 
-// parents are the directories above a path, the root first.
-func parents(path string) (dirs []string) {
-	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
-		dirs = append(dirs, dir)
-		if dir == "/" {
-			slices.Reverse(dirs)
-			return dirs
-		}
-	}
-}
-
-// mayEnter goes by the mode alone: an access list of the directory may say more.
-func mayEnter(st unix.Stat_t, uid uint32, gids []uint32) bool {
+// class is the kernel's decision where there is no access list: the bits of the
+// first class that a user belongs to count, and no others (path_resolution(7)).
+func class(st unix.Stat_t, uid uint32, gids []uint32, want uint32) (reason string, may bool) {
 	switch {
 	case uid == 0:
-		return true
+		reason, may = "root, by capability", true
+		if st.Uid == 0 {
+			reason = "owner of the file"
+		}
 	case uid == st.Uid:
-		return st.Mode&0o100 != 0
+		reason, may = "owner of the file", st.Mode&(want<<6) != 0
 	case slices.Contains(gids, st.Gid):
-		return st.Mode&0o010 != 0
+		reason, may = fmt.Sprintf("member of the owning group %d", st.Gid), st.Mode&(want<<3) != 0
+	default:
+		reason, may = "everybody may", st.Mode&want != 0
+		if !may {
+			reason = "nobody but the owner is admitted"
+		}
 	}
-	return st.Mode&0o001 != 0
+	return reason, may
 }
 
 // lookupUser finds a user with all groups. A number need not have a name.

@@ -150,6 +150,10 @@ func (a *app) checkOnline(ctx context.Context, o origin, cfg *config.Config, res
 func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 	seen := map[string]bool{}
 	all := storesOf(cfg.Certificates)
+	var overlap *fs.MountpointError
+	if errors.As(checkNested(all), &overlap) {
+		problems = append(problems, config.Problem{Severity: config.Warning, Line: 1, Column: 1, Fact: overlap.Fact, Hint: overlap.Hint})
+	}
 	for _, c := range cfg.Certificates {
 		at := config.Problem{Severity: config.Warning, Line: c.Line, Column: c.Column}
 		for _, u := range unknownGrants(c) {
@@ -161,7 +165,7 @@ func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 		if seen[c.Store] || isInside(c.Store, all) {
 			continue
 		}
-		if _, err := fs.CheckMountpoint(c.Store, o.file, cfg.Transport.CAFile); errors.As(err, &bad) && !bad.Mounted {
+		if _, err := fs.CheckMountpoint(c.Store, all, o.file, cfg.Transport.CAFile); errors.As(err, &bad) && !bad.Mounted {
 			p := at
 			p.Fact, p.Hint = bad.Fact, bad.Hint
 			if bad.System {

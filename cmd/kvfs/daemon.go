@@ -39,10 +39,12 @@ type daemon struct {
 	// reloads are wishes to read the settings again; each gets an answer.
 	reloads chan chan<- status.Reloaded
 
-	mu      sync.Mutex
-	now     wanted          // changed by the goroutine that serves alone
-	unknown map[string]bool // users and groups that were reported as unknown
-	refused *status.Error   // why settings were not taken over, nil if they were
+	mu        sync.Mutex
+	now       wanted              // changed by the goroutine that serves alone
+	unknown   map[string][]string // users and groups that do not exist, by source
+	refused   *status.Error       // why settings were not taken over, nil if they were
+	unsettled *status.Error       // why what is wanted is not shown, nil if it is
+	settleAt  time.Time           // when to try again what is unsettled
 }
 
 // newDaemon checks everything that can be checked before anything is mounted.
@@ -52,33 +54,47 @@ func newDaemon(a *app, o origin, cfg *config.Config, renewed func(kvsync.Renewal
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{app: a, log: a.logger(), origin: o, now: wanted{cfg: cfg, vault: client}, began: time.Now(), unknown: map[string]bool{},
-		reloads: make(chan chan<- status.Reloaded)}
-	if err := checkNested(d.now.stores()); err != nil {
+	ca, err := readCA(cfg)
+	if err != nil {
 		return nil, err
 	}
-	if err := d.prepareStores(d.now.stores(), d.now); err != nil {
+	d := &daemon{app: a, log: a.logger(), origin: o, now: wanted{cfg: cfg, vault: client, ca: ca}, began: time.Now(), reloads: make(chan chan<- status.Reloaded)}
+	stores := d.now.stores(nil)
+	if err := checkNested(stores); err != nil {
+		return nil, err
+	}
+	if err := d.prepareStores(stores, d.now); err != nil {
 		return nil, err
 	}
 	d.logIgnored(cfg)
-	d.fs = fs.New(fs.Options{Stores: d.now.stores(), Rootless: rootless(), Logger: d.log})
-	d.syncer = kvsync.New(kvsync.Options{Publisher: d.fs, Logger: d.log, Renewed: renewed}, d.settings(d.now))
+	d.fs = fs.New(fs.Options{Stores: stores, Rootless: rootless(), Logger: d.log})
+	d.syncer = kvsync.New(kvsync.Options{Publisher: d.fs, Logger: d.log, Renewed: renewed}, d.settings(d.now, stores))
 	return d, nil
 }
 
 func rootless() bool { return os.Geteuid() != 0 }
 
+// ownFiles are those that kvfs itself needs, and that no mount may hide.
+func (d *daemon) ownFiles(cfg *config.Config) []string {
+	return []string{d.origin.file, d.app.socket, cfg.Transport.CAFile}
+}
+
 // prepareStores refuses dangerous mountpoints and takes stale mounts away. Of a
 // store inside another one nothing is to be prepared: its place is a directory
-// in the other, which must be empty but for that.
+// in the other.
 func (d *daemon) prepareStores(come []string, next wanted) error {
-	own := []string{d.origin.file, d.app.socket, next.cfg.Transport.CAFile}
-	all := next.stores()
+	own, all := d.ownFiles(next.cfg), next.stores(nil)
+	if d.fs != nil {
+		all = append(all, d.fs.Mounts()...)
+	}
 	for _, store := range come {
 		if isInside(store, all) {
 			continue
 		}
-		stale, err := fs.CheckMountpoint(store, own...)
+		if err := fs.RecoverAround(store); err != nil {
+			return err
+		}
+		stale, err := fs.CheckMountpoint(store, all, own...)
 		if err != nil {
 			return err
 		}
@@ -87,7 +103,7 @@ func (d *daemon) prepareStores(come []string, next wanted) error {
 			if err := fs.Recover(store); err != nil {
 				return err
 			}
-			if _, err := fs.CheckMountpoint(store, own...); err != nil {
+			if _, err := fs.CheckMountpoint(store, all, own...); err != nil {
 				return err // what the stale mount had hidden
 			}
 		}
@@ -98,15 +114,16 @@ func (d *daemon) prepareStores(come []string, next wanted) error {
 	return nil
 }
 
-// settings of the syncer.
-func (d *daemon) settings(w wanted) kvsync.Settings {
+// settings of the syncer; stores are those that exist.
+func (d *daemon) settings(w wanted, stores []string) kvsync.Settings {
 	s := kvsync.Settings{Vault: w.vault, Sources: sources(w.cfg.Certificates), Interval: w.cfg.PollingInterval, Keep: w.cfg.KeepVersions}
 	for _, r := range w.removed {
 		s.Retired = append(s.Retired, source(r.Certificate))
 	}
 	s.Spec = func() tree.Spec {
 		spec, unknown := w.spec(acl.Lookup{})
-		d.reportUnknown(unknown)
+		spec.Stores = stores
+		d.reportUnknown(spec.Entries, unknown)
 		return spec
 	}
 	return s
@@ -120,16 +137,21 @@ func (d *daemon) logIgnored(cfg *config.Config) {
 }
 
 // reportUnknown logs a user that does not exist once, and again when it has come
-// and gone.
-func (d *daemon) reportUnknown(unknown []acl.Unknown) {
+// and gone, and keeps it for the status.
+func (d *daemon) reportUnknown(entries []tree.Entry, unknown [][]acl.Unknown) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now := map[string]bool{}
-	for _, u := range unknown {
-		if !now[u.Error()] && !d.unknown[u.Error()] {
-			d.log.Warn("this grant is skipped", "err", u.Error(), "hint", u.Hint())
+	now := map[string][]string{}
+	for i, e := range entries {
+		for _, u := range unknown[i] {
+			if slices.Contains(now[e.Certificate], u.Error()) {
+				continue
+			}
+			now[e.Certificate] = append(now[e.Certificate], u.Error())
+			if !slices.Contains(d.unknown[e.Certificate], u.Error()) {
+				d.log.Warn("this grant is skipped", "url", e.URL, "err", u.Error(), "hint", u.Hint())
+			}
 		}
-		now[u.Error()] = true
 	}
 	d.unknown = now
 }
@@ -176,7 +198,7 @@ func (d *daemon) serve(ctx context.Context, control *status.Server, hangUps <-ch
 			d.hangUp(ctx)
 		case answer := <-d.reloads:
 			answer <- d.reload(ctx)
-		case <-d.wanted().expiry():
+		case <-d.alarm():
 			d.expire(ctx)
 		}
 	}

@@ -116,7 +116,7 @@ func (a *app) listen(cfg *config.Config) (*status.Server, error) {
 	if errors.Is(err, status.ErrInUse) {
 		for _, store := range storesOf(cfg.Certificates) {
 			var there *fs.MountpointError
-			if _, err := fs.CheckMountpoint(store); errors.As(err, &there) && there.Mounted {
+			if _, err := fs.CheckMountpoint(store, nil); errors.As(err, &there) && there.Mounted {
 				return nil, there
 			}
 		}

@@ -23,21 +23,21 @@ type checkedOnline struct {
 	Error    *status.Error `json:"error,omitempty"`
 }
 
-// How many vaults are asked side by side.
+// How many certificates are fetched side by side.
 const onlineConcurrency = 16
 
 // online gets every certificate once, as a mount would, and keeps nothing.
 func online(ctx context.Context, client *vault.Client, certificates []config.Certificate) []checkedOnline {
-	answers := map[kvsync.Source]*checkedOnline{}
+	answers := map[string]*checkedOnline{} // by the source's key
 	var asking errgroup.Group
 	asking.SetLimit(onlineConcurrency)
 	for _, c := range certificates {
 		src := source(c)
-		if answers[src] != nil {
+		if answers[src.Key()] != nil {
 			continue
 		}
 		answer := &checkedOnline{}
-		answers[src] = answer
+		answers[src.Key()] = answer
 		asking.Go(func() error {
 			*answer = ask(ctx, client, src)
 			return nil
@@ -46,7 +46,7 @@ func online(ctx context.Context, client *vault.Client, certificates []config.Cer
 	_ = asking.Wait() // what failed is in the answers
 	var all []checkedOnline
 	for _, c := range certificates {
-		all = append(all, *answers[source(c)])
+		all = append(all, *answers[source(c).Key()])
 	}
 	return all
 }

@@ -89,6 +89,18 @@ func (a *app) printReloaded(r status.Reloaded) {
 	if refused {
 		a.notef("the previous settings stay in force")
 	}
+	if r.Error != nil {
+		return
+	}
+	a.printf("%s applied: %d added, %d changed, %d removed\n", r.File, len(r.Added), len(r.Changed), len(r.Removed))
+	for _, change := range []struct {
+		sign string
+		urls []string
+	}{{"+", r.Added}, {"~", r.Changed}, {"-", r.Removed}} {
+		for _, url := range change.urls {
+			a.printf("  %s %s\n", change.sign, url)
+		}
+	}
 }
 
 // printServing tells what a mount that is ready serves.
@@ -128,19 +140,18 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 	for _, c := range r.Certificates {
 		a.printTrouble(c, now)
 	}
+	for _, l := range r.Leaving {
+		a.printf("\n%s\n  not in the settings any more; these names go %s:\n    %s\n", l.URL, until(&l.At, now), strings.Join(l.Links, "\n    "))
+	}
 	return nil
 }
 
 // printTrouble says what is wrong with a certificate, and since when.
 func (a *app) printTrouble(c status.Certificate, now time.Time) {
-	if c.Error == nil && len(c.Warnings) == 0 && c.RemovedAt == nil {
+	if c.Error == nil && len(c.Warnings) == 0 || c.RemovedAt != nil {
 		return
 	}
 	a.printf("\n%s\n", c.URL)
-	if c.RemovedAt != nil {
-		a.printf("  the settings have it no more; its last names go %s\n", until(c.RemovedAt, now))
-		return
-	}
 	if c.Error != nil {
 		served := "nothing is served"
 		if c.Version != "" {
@@ -156,19 +167,25 @@ func (a *app) printTrouble(c status.Certificate, now time.Time) {
 // fingerprint of what a person would see change in a report.
 func fingerprint(r status.Report) string {
 	var b strings.Builder
-	fmt.Fprintln(&b, r.State, r.Mounts, r.Error)
+	fmt.Fprintln(&b, r.State, r.Mounts, r.Error, r.Leaving)
 	for _, c := range r.Certificates {
 		fmt.Fprintln(&b, c.URL, c.State, c.Version, c.Error)
 	}
 	return b.String()
 }
 
-func (a *app) printRefreshed(done []status.Refreshed) error {
+// printRefreshed shows what a refresh did; reloaded is nil if the settings were not
+// read again.
+func (a *app) printRefreshed(done []status.Refreshed, reloaded *status.Reloaded) error {
 	if a.json {
 		if done == nil {
 			done = []status.Refreshed{}
 		}
-		return a.printJSON(map[string]any{"certificates": done})
+		data := map[string]any{"certificates": done}
+		if reloaded != nil {
+			data["settings"] = reloaded
+		}
+		return a.printJSON(data)
 	}
 	for _, r := range done {
 		switch {

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"kvfs/acl"
@@ -24,6 +27,7 @@ type wanted struct {
 	cfg     *config.Config
 	removed []removed
 	vault   *vault.Client
+	ca      []byte // content of the CA file that vault trusts
 }
 
 // removed is an entry that the settings have no more.
@@ -41,32 +45,72 @@ func (w wanted) certificates() []config.Certificate {
 	return all
 }
 
-func (w wanted) stores() []string { return storesOf(w.certificates()) }
+// stores that have to be visible. One that lies around another of them stays when
+// its own entries are gone.
+func (w wanted) stores(visible []string) []string {
+	stores := storesOf(w.certificates())
+	for _, at := range visible {
+		around := slices.ContainsFunc(stores, func(store string) bool { return strings.HasPrefix(store, at+"/") })
+		if around && !slices.Contains(stores, at) {
+			stores = append(stores, at)
+		}
+	}
+	return stores
+}
 
-// spec is how everything is shown, and which users do not exist.
-func (w wanted) spec(lookup acl.Lookup) (tree.Spec, []acl.Unknown) {
+// spec is how everything is shown, and for each entry which of its users do not
+// exist.
+func (w wanted) spec(lookup acl.Lookup) (tree.Spec, [][]acl.Unknown) {
 	entries, unknown := entries(w.certificates(), lookup)
-	for i := len(w.cfg.Certificates); i < len(entries); i++ {
+	current := entries[:len(w.cfg.Certificates)]
+	for i := len(current); i < len(entries); i++ {
 		entries[i].Retired = true
+		entries[i].Grants = stillGranted(entries[i], current)
 	}
 	return tree.Spec{Layouts: layouts(w.cfg), Entries: entries}, unknown
 }
 
+// stillGranted are the grants of a retired entry. Nobody keeps a right by it that
+// the settings have taken away: where they have the same secret still, under
+// whatever name, version or identity, they say who may read.
+func stillGranted(retired tree.Entry, current []tree.Entry) acl.List {
+	var allowed acl.List
+	found := false
+	for _, e := range current {
+		if secretOf(e.URL) == secretOf(retired.URL) {
+			allowed, found = allowed.Union(e.Grants), true
+		}
+	}
+	if !found {
+		return retired.Grants
+	}
+	return retired.Grants.Intersect(allowed)
+}
+
+// secretOf is the URL of a secret without its version.
+func secretOf(url string) string {
+	parts := strings.SplitN(strings.ToLower(url), "/", 6) // https: "" host secrets NAME VERSION
+	return strings.Join(parts[:min(len(parts), 5)], "/")
+}
+
+// place of an entry: with another one it is another entry.
+type place struct{ store, name, url, link string }
+
+func placeOf(c config.Certificate) place {
+	return place{c.Store, c.Ref.Vault() + "." + c.Ref.Name(), c.Ref.Key(), c.LinkName}
+}
+
 // next is what is to be served under other settings: of what they have no more,
 // names stay for as long as they say.
-func (w wanted) next(cfg *config.Config, client *vault.Client, now time.Time) wanted {
-	type place struct{ store, name, url, link string }
-	of := func(c config.Certificate) place {
-		return place{c.Store, c.Ref.Vault() + "." + c.Ref.Name(), c.Ref.Key(), c.LinkName}
-	}
+func (w wanted) next(cfg *config.Config, now time.Time) wanted {
 	stays := map[place]bool{}
 	for _, c := range cfg.Certificates {
-		stays[of(c)] = true
+		stays[placeOf(c)] = true
 	}
-	n := wanted{cfg: cfg, vault: client}
+	n := wanted{cfg: cfg, vault: w.vault, ca: w.ca}
 	retire := func(c config.Certificate, until time.Time) {
-		if until.After(now) && !stays[of(c)] {
-			stays[of(c)] = true
+		if until.After(now) && !stays[placeOf(c)] {
+			stays[placeOf(c)] = true
 			n.removed = append(n.removed, removed{c, until})
 		}
 	}
@@ -87,19 +131,20 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// expiry fires when the first removed entry is to go; never if there is none.
-func (w wanted) expiry() <-chan time.Time {
-	if len(w.removed) == 0 {
-		return nil
+// expiry is when the first removed entry is to go; the zero time if there is none.
+func (w wanted) expiry() (at time.Time) {
+	for _, r := range w.removed {
+		if at.IsZero() || r.until.Before(at) {
+			at = r.until
+		}
 	}
-	first := slices.MinFunc(w.removed, func(a, b removed) int { return a.until.Compare(b.until) })
-	return time.After(time.Until(first.until))
+	return at
 }
 
 // removedAt is when the last entry of a source goes.
 func (w wanted) removedAt(src kvsync.Source) (at time.Time) {
 	for _, r := range w.removed {
-		if source(r.Certificate) == src && r.until.After(at) {
+		if source(r.Certificate).Key() == src.Key() && r.until.After(at) {
 			at = r.until
 		}
 	}
@@ -136,19 +181,27 @@ func (d *daemon) hangUp(ctx context.Context) {
 // reload reads the settings and applies what has changed. The outcome is logged
 // too: nobody may be there who asked for it.
 func (d *daemon) reload(ctx context.Context) status.Reloaded {
-	r := status.Reloaded{File: d.origin.name(), Problems: []status.Problem{}}
+	before := d.wanted().cfg
 	cfg, problems, err := d.readAgain()
+	if err == nil {
+		err = d.changeSettings(ctx, cfg)
+	}
+	r := status.Reloaded{File: d.origin.name(), Problems: []status.Problem{}}
 	for _, p := range problems {
 		d.log.Log(ctx, levelOf(p), "settings", "at", position(d.origin.name(), p), "fact", p.Fact, "hint", p.Hint)
 		r.Problems = append(r.Problems, status.Problem{Severity: string(p.Severity), Line: p.Line, Column: p.Column, Fact: p.Fact, Hint: p.Hint})
 	}
-	if err == nil {
-		err = d.changeSettings(ctx, cfg)
+	if ctx.Err() != nil {
+		r.Error = &status.Error{Kind: "interrupted", Fact: "kvfs ended while it applied the settings", Hint: "start it again"}
+		return r
 	}
+	r.Error = nil
 	if err != nil {
 		f := asFailure(err)
 		r.Error = &status.Error{Kind: f.kind, Fact: f.fact, Hint: f.hint}
 		d.log.Error("changing the settings failed; what was good is still served", "err", f.fact, "hint", f.hint)
+	} else {
+		r.Added, r.Changed, r.Removed = differences(before, cfg)
 	}
 	d.mu.Lock()
 	d.refused = r.Error
@@ -156,82 +209,220 @@ func (d *daemon) reload(ctx context.Context) status.Reloaded {
 	return r
 }
 
+// differences are the URLs of entries that came, that are shown to others or asked
+// for by somebody else, and that went.
+func differences(before, after *config.Config) (added, changed, removed []string) {
+	old := map[place]config.Certificate{}
+	for _, c := range before.Certificates {
+		old[placeOf(c)] = c
+	}
+	for _, c := range after.Certificates {
+		was, ok := old[placeOf(c)]
+		delete(old, placeOf(c))
+		was.Line, was.Column = c.Line, c.Column
+		switch {
+		case !ok:
+			added = append(added, c.Ref.String())
+		case !reflect.DeepEqual(was, c):
+			changed = append(changed, c.Ref.String())
+		}
+	}
+	for _, c := range before.Certificates {
+		if _, gone := old[placeOf(c)]; gone {
+			removed = append(removed, c.Ref.String())
+		}
+	}
+	return added, changed, removed
+}
+
 // readAgain returns settings that can be applied, or an error.
 func (d *daemon) readAgain() (*config.Config, config.Problems, error) {
 	if !d.origin.rereadable() {
 		return nil, nil, fail(exitSettings, "settings", "start kvfs again with others", "the settings came from %s, which cannot be read again", d.origin.name())
 	}
-	cfg, problems, err := d.origin.load(nil)
-	if err == nil && cfg == nil {
-		errs := problems.Errors()
-		err = fail(exitSettings, "settings", errs[0].Hint, "%s: %s", position(d.origin.name(), errs[0]), errs[0].Fact)
+	cfg, problems, err := d.origin.load(nil, d.fs.Mounts()...)
+	if err != nil {
+		return nil, nil, err
 	}
-	return cfg, problems, err
+	if cfg != nil {
+		problems = append(problems, d.admit(cfg)...)
+	}
+	if errs := problems.Errors(); errs != nil {
+		return nil, problems, fail(exitSettings, "settings", errs[0].Hint, "%s: %s", position(d.origin.name(), errs[0]), errs[0].Fact)
+	}
+	return cfg, problems, nil
 }
 
 // rereadable tells whether the settings are in a file, which may have changed.
 func (o origin) rereadable() bool { return o.file != "" && o.file != "-" }
 
-func (d *daemon) changeSettings(ctx context.Context, cfg *config.Config) error {
-	now := d.wanted()
-	client := now.vault
-	if !reflect.DeepEqual(now.cfg.Transport, cfg.Transport) {
-		var err error
-		if client, err = newVault(d.origin, cfg, d.app); err != nil {
-			return err
+// admit finds everything that keeps settings from being applied to what is served
+// now, before anything changes.
+func (d *daemon) admit(cfg *config.Config) (problems config.Problems) {
+	now, seen := d.wanted(), map[string]bool{}
+	next := now.next(cfg, time.Now())
+	for _, c := range cfg.Certificates {
+		if seen[c.Store] {
+			continue
+		}
+		seen[c.Store] = true
+		if err := d.admitStore(c.Store, next); err != nil {
+			f := asFailure(err)
+			problems = append(problems, config.Problem{Severity: config.Error, Line: c.Line, Column: c.Column, Fact: f.fact, Hint: f.hint})
 		}
 	}
-	next := now.next(cfg, client, time.Now())
-	if err := d.apply(ctx, next); err != nil {
-		return err
+	if problems == nil {
+		problems = d.rehearse(next)
 	}
-	d.logIgnored(cfg)
-	d.log.Info("settings applied", "file", d.origin.file, "certificates", len(cfg.Certificates), "removed", len(next.removed))
+	return problems
+}
+
+// admitStore tells why a store cannot be shown beside those that are.
+func (d *daemon) admitStore(store string, next wanted) error {
+	visible := d.fs.Mounts()
+	if slices.Contains(visible, store) {
+		return nil
+	}
+	if rootless() {
+		return &failure{fact: fmt.Sprintf("the store %s was not there at the start: %v", store, fs.ErrFixed), hint: "restart kvfs"}
+	}
+	for _, at := range visible {
+		if strings.HasPrefix(at, store+"/") {
+			return &failure{fact: fmt.Sprintf("the store %s lies around %s, which is served", store, at), hint: "restart kvfs: it cannot put a store around another one while it serves"}
+		}
+	}
+	if isInside(store, append(next.stores(nil), visible...)) {
+		return nil
+	}
+	_, err := fs.CheckMountpoint(store, next.stores(nil), d.ownFiles(next.cfg)...)
+	return err
+}
+
+// rehearse builds the names of what is to be served, of which two may clash in a
+// way that the document alone does not show.
+func (d *daemon) rehearse(next wanted) config.Problems {
+	refused := func(fact, hint string) config.Problems {
+		return config.Problems{{Severity: config.Error, Line: 1, Column: 1, Fact: fact, Hint: hint}}
+	}
+	spec, _ := next.spec(acl.Lookup{})
+	spec.Stores = next.stores(d.fs.Mounts())
+	snapshot, err := d.syncer.Rehearse(spec)
+	var clash *tree.Clash
+	if errors.As(err, &clash) {
+		return refused(clash.Error(), "give one of them another name or store, or wait until the other one is gone")
+	}
+	if name := tree.Obstacle(d.fs.Snapshot(), snapshot); name != "" {
+		return refused(fmt.Sprintf("%q is to become a directory, or was one", name), "restart kvfs: it cannot change that while it serves")
+	}
 	return nil
 }
 
-// expire takes away what was removed long enough ago.
-func (d *daemon) expire(ctx context.Context) {
-	now := d.wanted()
-	next := now.next(now.cfg, now.vault, time.Now())
-	if err := d.apply(ctx, next); err != nil && ctx.Err() == nil {
-		f := asFailure(err)
-		d.log.Error("taking removed certificates away failed", "err", f.fact, "hint", f.hint)
-		return
-	}
-	d.log.Info("removed certificates are gone", "left", len(next.removed))
-}
-
-// apply leads what is served to next. What can fail comes first, and up to there
-// an error changes nothing; then stores that go, names, and stores that come.
-func (d *daemon) apply(ctx context.Context, next wanted) error {
-	before, after := d.wanted().stores(), next.stores()
-	if err := checkNested(after); err != nil {
+func (d *daemon) changeSettings(ctx context.Context, cfg *config.Config) error {
+	next := d.wanted().next(cfg, time.Now())
+	ca, err := readCA(cfg)
+	if err != nil {
 		return err
 	}
-	if rootless() && !sameSet(before, after) {
-		return &failure{code: exitSettings, kind: "settings", fact: fs.ErrFixed.Error(), hint: "restart kvfs", err: fs.ErrFixed}
+	if !reflect.DeepEqual(d.wanted().cfg.Transport, cfg.Transport) || !bytes.Equal(ca, next.ca) {
+		if next.vault, err = newVault(d.origin, cfg, d.app); err != nil {
+			return err
+		}
+		next.ca = ca
 	}
 	var come []string
-	for _, store := range after {
-		if !slices.Contains(before, store) {
+	for _, store := range next.stores(nil) {
+		if !slices.Contains(d.fs.Mounts(), store) {
 			come = append(come, store)
 		}
 	}
 	if err := d.prepareStores(come, next); err != nil {
 		return err
 	}
-	stay := slices.DeleteFunc(slices.Clone(before), func(store string) bool { return !slices.Contains(after, store) })
-	if err := d.fs.Show(stay); err != nil {
+	d.logIgnored(cfg)
+	d.set(next)
+	if err := d.settle(ctx); err != nil {
 		return err
 	}
+	d.log.Info("settings applied", "file", d.origin.file, "certificates", len(cfg.Certificates), "removed", len(next.removed))
+	return nil
+}
+
+// readCA is the content of the CA file: another file of the same name is another
+// way to the vaults.
+func readCA(cfg *config.Config) ([]byte, error) {
+	if cfg.Transport.CAFile == "" {
+		return nil, nil
+	}
+	ca, err := os.ReadFile(cfg.Transport.CAFile)
+	if err != nil {
+		return nil, fail(exitSettings, "settings", "check kvfs.transport.caFile", "reading the CA file: %v", err)
+	}
+	return ca, nil
+}
+
+func (d *daemon) set(w wanted) {
 	d.mu.Lock()
-	d.now = next
+	defer d.mu.Unlock()
+	d.now = w
+}
+
+// expire takes away what was removed long enough ago.
+func (d *daemon) expire(ctx context.Context) {
+	now := d.wanted()
+	next := now.next(now.cfg, time.Now())
+	d.set(next)
+	if err := d.settle(ctx); err == nil {
+		d.log.Info("removed entries are gone", "entries", len(now.removed)-len(next.removed), "left", len(next.removed))
+	}
+}
+
+// settlePause is how long after a failure what is shown is led to what is wanted
+// again.
+const settlePause = 10 * time.Second
+
+// settle leads what is shown to what is wanted: names that come, with the stores
+// that are there; stores that go and come; the directories of those that have gone.
+// What fails is tried again.
+func (d *daemon) settle(ctx context.Context) error {
+	w, before := d.wanted(), d.fs.Mounts()
+	after := w.stores(before)
+	err := d.syncer.Change(ctx, d.settings(w, append(slices.Clone(before), after...)))
+	if err == nil && !sameSet(before, after) {
+		if err = d.fs.Show(after); err == nil {
+			err = d.syncer.Change(ctx, d.settings(w, after))
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	unsettled := (*status.Error)(nil)
+	if err != nil {
+		unsettled = &status.Error{Kind: "publish", Fact: fmt.Sprintf("the settings are taken over, but not all of them is shown yet: %v", err),
+			Hint: "it is tried again by itself; see the log"}
+		d.log.Error("what is wanted is not shown yet", "err", err)
+	}
+	d.mu.Lock()
+	d.unsettled, d.settleAt = unsettled, time.Now().Add(settlePause)
 	d.mu.Unlock()
-	if err := errors.Join(d.syncer.Change(ctx, d.settings(next)), d.fs.Show(after)); err != nil {
-		return fmt.Errorf("the settings are taken over, but not all of them is shown yet: %w", err)
+	if err != nil {
+		return &failure{code: exitFailed, kind: unsettled.Kind, fact: unsettled.Fact, hint: unsettled.Hint, err: err}
 	}
 	return nil
+}
+
+// alarm fires when there is something to do that nobody asks for: a removed entry
+// has to go, or what failed is to be tried again.
+func (d *daemon) alarm() <-chan time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at := d.now.expiry()
+	if d.unsettled != nil { // nothing before that, or it would be tried without a pause
+		at = d.settleAt
+	}
+	if at.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(at))
 }
 
 func levelOf(p config.Problem) slog.Level {

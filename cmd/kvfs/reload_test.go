@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,25 +46,52 @@ func TestNamesOfRemovedEntriesHaveAGrace(t *testing.T) {
 	both := settings(t, www+","+apiSite)
 	alone := settings(t, www)
 
-	w := wanted{cfg: both}.next(alone, nil, at(0))
+	w := wanted{cfg: both}.next(alone, at(0))
 	expect(w, "api site 10m0s")
-	expect(w.next(alone, nil, at(5)), "api site 10m0s") // reading it again changes nothing
-	expect(w.next(alone, nil, at(10)))                  // the grace is over
-	expect(w.next(both, nil, at(5)))                    // it came back
-	expect(w.next(both, nil, at(5)).next(alone, nil, at(6)), "api site 16m0s")
-	expect(w.next(settings(t, www+","+api), nil, at(5)), "api site 10m0s") // without its link
+	expect(w.next(alone, at(5)), "api site 10m0s") // reading it again changes nothing
+	expect(w.next(alone, at(10)))                  // the grace is over
+	expect(w.next(both, at(5)))                    // it came back
+	expect(w.next(both, at(5)).next(alone, at(6)), "api site 16m0s")
+	expect(w.next(settings(t, www+","+api), at(5)), "api site 10m0s") // without its link
 
 	hurried := settings(t, www)
 	hurried.RemovalGrace = 0
-	expect(w.next(hurried, nil, at(1)))
-	expect(wanted{cfg: both}.next(hurried, nil, at(0)))
-	expect(wanted{cfg: both}.next(settings(t, www+","+api), nil, at(0)), "api site 10m0s")
+	expect(w.next(hurried, at(1)))
+	expect(wanted{cfg: both}.next(hurried, at(0)))
+	expect(wanted{cfg: both}.next(settings(t, www+","+api), at(0)), "api site 10m0s")
 
 	// Another access list or identity is the same entry, and holds at once.
-	mine := wanted{cfg: settings(t, apiMine)}.next(settings(t, api), nil, at(0))
+	mine := wanted{cfg: settings(t, apiMine)}.next(settings(t, api), at(0))
 	expect(mine)
 	spec, _ := w.spec(acl.Lookup{})
 	if len(spec.Entries) != 2 || spec.Entries[0].Retired || !spec.Entries[1].Retired {
 		t.Errorf("%+v", spec.Entries)
+	}
+}
+
+// Who loses a right loses it at once, whatever else becomes of the entry.
+func TestRetiredEntriesKeepNoRightThatWasTakenAway(t *testing.T) {
+	const version = "/0123456789abcdef0123456789abcdef"
+	apiURL := strings.Trim(api, `"`)
+	entry := func(more string) string { return `{"url": "` + apiURL + `"` + more + `}` }
+	admits := `, "acls": [{"user": 4242}, {"user": 4343}]`
+	for name, test := range map[string]struct {
+		after string
+		users []uint32 // of the retired entry
+	}{
+		"gone wholly":                  {www, []uint32{4242, 4343}},
+		"moved to another store":       {entry(`, "certificateStoreLocation": "/etc/other"` + admits), []uint32{4242, 4343}},
+		"moved, and both taken away":   {entry(`, "certificateStoreLocation": "/etc/other"`), nil},
+		"moved, and one taken away":    {entry(`, "certificateStoreLocation": "/etc/other", "acls": [{"user": 4343}]`), []uint32{4343}},
+		"pinned, and both taken away":  {`"` + apiURL + version + `"`, nil},
+		"renamed, and both taken away": {entry(`, "customSymbolicLinkName": "site"`), nil},
+		"in another case":              {`"` + strings.Replace(apiURL, "contoso-web", "CONTOSO-WEB", 1) + `"`, nil},
+	} {
+		w := wanted{cfg: settings(t, entry(admits))}.next(settings(t, test.after), time.Now())
+		spec, _ := w.spec(acl.Lookup{})
+		last := spec.Entries[len(spec.Entries)-1]
+		if !last.Retired || !slices.Equal(last.Grants.Users(), test.users) {
+			t.Errorf("%s: the retired entry admits %v, want %v", name, last.Grants.Users(), test.users)
+		}
 	}
 }

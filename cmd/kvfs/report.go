@@ -17,18 +17,24 @@ import (
 // Report is the answer to `kvfs status`.
 func (d *daemon) Report() status.Report {
 	synced, served, now := d.syncer.Report(), d.fs.Stats(), d.wanted()
+	d.mu.Lock()
+	unknown := d.unknown // replaced as a whole
+	d.mu.Unlock()
 	r := status.Report{
 		State: overall(synced), Version: version(), Started: d.began.UTC().Truncate(time.Second), Settings: absolute(d.origin.file),
 		Processes: status.Processes{Server: os.Getpid(), Publisher: served.Publisher},
 		Mounts:    nonNil(d.fs.Mounts()), Requests: served.Requests, Panics: served.Panics, Cache: status.Cache{Versions: synced.Versions, Bytes: synced.Bytes},
 		Certificates: []status.Certificate{}, Vaults: []status.Vault{},
 	}
-	if err := cmp.Or(trouble(r.Mounts, synced.Publish), d.refusal()); err != nil {
+	if err := d.trouble(r.Mounts, synced.Publish); err != nil {
 		r.State, r.Error = status.Degraded, err
 	}
 	for _, c := range synced.Certificates {
-		r.Certificates = append(r.Certificates, certificateStatus(now, c))
+		s := certificateStatus(now, c)
+		s.Warnings = append(slices.Clone(s.Warnings), unknown[c.Source.Key()]...)
+		r.Certificates = append(r.Certificates, s)
 	}
+	r.Leaving = leaving(now)
 	for _, h := range now.vault.Stats() {
 		r.Vaults = append(r.Vaults, status.Vault{Host: h.Host, Transactions: uint64(h.Transactions), Throttled: uint64(h.Throttled), Failed: uint64(h.Failed)})
 	}
@@ -47,18 +53,29 @@ func certificateStatus(now wanted, c kvsync.Status) status.Certificate {
 	return s
 }
 
-// refusal is why the settings that are in force are not those of the file.
-func (d *daemon) refusal() *status.Error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.refused
+// leaving are the links that go when their grace is over: of entries that the
+// settings have no more, or have under another name or in another store.
+func leaving(now wanted) (all []status.Leaving) {
+	stay := map[string]bool{}
+	for _, c := range now.cfg.Certificates {
+		for _, path := range linkPaths(c, layouts(now.cfg)) {
+			stay[path] = true
+		}
+	}
+	for _, r := range now.removed {
+		paths := slices.DeleteFunc(linkPaths(r.Certificate, layouts(now.cfg)), func(path string) bool { return stay[path] })
+		if len(paths) > 0 {
+			all = append(all, status.Leaving{URL: r.Ref.String(), Links: paths, At: r.until.UTC().Truncate(time.Second)})
+		}
+	}
+	return all
 }
 
 // links are the paths under which a certificate is shown.
 func links(now wanted, src kvsync.Source) []string {
 	paths := []string{}
 	for _, c := range now.certificates() {
-		if source(c) != src {
+		if source(c).Key() != src.Key() {
 			continue
 		}
 		for _, path := range linkPaths(c, layouts(now.cfg)) {
@@ -71,16 +88,18 @@ func links(now wanted, src kvsync.Source) []string {
 }
 
 // trouble is what is wrong with the whole rather than with a certificate.
-func trouble(mounts []string, publish error) *status.Error {
+func (d *daemon) trouble(mounts []string, publish error) *status.Error {
 	for _, at := range mounts {
 		if !fs.Visible(at) {
 			return &status.Error{Kind: "unmounted", Fact: fmt.Sprintf("nobody can see %s: somebody else has unmounted it, or mounted over it", at), Hint: "restart kvfs"}
 		}
 	}
-	if publish != nil {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if publish != nil && d.unsettled == nil {
 		return &status.Error{Kind: "publish", Fact: publish.Error(), Hint: "it is tried again by itself; see the log"}
 	}
-	return nil
+	return cmp.Or(d.unsettled, d.refused)
 }
 
 // absolute is a path that means the same to whoever reads it.

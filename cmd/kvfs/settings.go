@@ -59,8 +59,9 @@ func (o origin) name() string {
 }
 
 // load reads the settings. Problems are for the caller to show; the Config is nil
-// if one of them is an error.
-func (o origin) load(stdin io.Reader) (*config.Config, config.Problems, error) {
+// if one of them is an error. served are the stores of this kvfs, whose names are
+// not followed.
+func (o origin) load(stdin io.Reader, served ...string) (*config.Config, config.Problems, error) {
 	if o.file == "" {
 		return o.fromURLs()
 	}
@@ -70,7 +71,8 @@ func (o origin) load(stdin io.Reader) (*config.Config, config.Problems, error) {
 	}
 	cfg, problems := config.Options{Name: o.file, Store: o.store}.Parse(data)
 	if cfg != nil {
-		resolve(cfg)
+		resolve(cfg, served)
+		problems = append(problems, o.unusedStore(cfg)...)
 	}
 	return cfg, problems, nil
 }
@@ -118,7 +120,7 @@ func (o origin) fromURLs() (*config.Config, config.Problems, error) {
 			cfg.Certificates[i].Identity = vault.Identity{Method: vault.Ambient}
 		}
 	}
-	resolve(cfg)
+	resolve(cfg, nil)
 	return cfg, problems, nil
 }
 
@@ -126,7 +128,7 @@ func (o origin) fromURLs() (*config.Config, config.Problems, error) {
 // links in the paths of stores, since a mount has the real path and everything
 // that is compared with it needs it, and the identity of a document that says
 // nothing of it.
-func resolve(cfg *config.Config) {
+func resolve(cfg *config.Config, served []string) {
 	exists := func(file string) bool {
 		_, err := os.Stat(file)
 		return err == nil
@@ -134,9 +136,17 @@ func resolve(cfg *config.Config) {
 	cfg.Identity = cfg.Identity.Resolve(os.Getenv, exists)
 	for i := range cfg.Certificates {
 		c := &cfg.Certificates[i]
-		c.Store = fs.Resolve(c.Store)
+		c.Store = fs.ResolveOutside(c.Store, served)
 		c.Identity = c.Identity.Resolve(os.Getenv, exists)
 	}
+}
+
+// unusedStore warns of a --store that no entry goes by.
+func (o origin) unusedStore(cfg *config.Config) config.Problems {
+	if o.store == "" || len(cfg.Certificates) == 0 || slices.Contains(storesOf(cfg.Certificates), fs.Resolve(o.store)) {
+		return nil
+	}
+	return config.Problems{{Severity: config.Warning, Fact: "--store has no effect: every entry names a store of its own", Hint: "remove certificateStoreLocation, or --store"}}
 }
 
 // isInside tells whether a store lies inside another one.
@@ -187,21 +197,24 @@ func entry(c config.Certificate) tree.Entry {
 	return e
 }
 
-// entries are how certificates are shown, and which users do not exist. Equal
-// grants, which most are, are looked up once.
-func entries(certificates []config.Certificate, lookup acl.Lookup) (all []tree.Entry, unknown []acl.Unknown) {
-	answers := map[string]acl.List{}
+// entries are how certificates are shown, and for each which of its users do not
+// exist. Equal grants, which most are, are looked up once.
+func entries(certificates []config.Certificate, lookup acl.Lookup) (all []tree.Entry, unknown [][]acl.Unknown) {
+	type answer struct {
+		list    acl.List
+		unknown []acl.Unknown
+	}
+	answers := map[string]answer{}
 	for _, c := range certificates {
 		key := fmt.Sprintf("%q", c.Grants)
-		list, ok := answers[key]
+		a, ok := answers[key]
 		if !ok {
-			var missing []acl.Unknown
-			list, missing = lookup.Resolve(c.Grants)
-			answers[key], unknown = list, append(unknown, missing...)
+			a.list, a.unknown = lookup.Resolve(c.Grants)
+			answers[key] = a
 		}
 		e := entry(c)
-		e.Grants = list
-		all = append(all, e)
+		e.Grants = a.list
+		all, unknown = append(all, e), append(unknown, a.unknown)
 	}
 	return all, unknown
 }

@@ -82,8 +82,10 @@ is refused changes nothing, and its problems are shown.`,
   kvfs refresh contoso-web.www
   kvfs refresh --settings    after a change of the document`,
 		RunE: func(cmd *cobra.Command, names []string) error {
+			var reloaded *status.Reloaded
 			if settings {
-				if err := a.reload(cmd.Context()); err != nil {
+				var err error
+				if reloaded, err = a.reload(cmd.Context()); err != nil {
 					return err
 				}
 			}
@@ -91,7 +93,7 @@ is refused changes nothing, and its problems are shown.`,
 			if err != nil {
 				return err
 			}
-			if err := a.printRefreshed(done); err != nil {
+			if err := a.printRefreshed(done, reloaded); err != nil {
 				return err
 			}
 			return worst(done)
@@ -103,18 +105,18 @@ is refused changes nothing, and its problems are shown.`,
 }
 
 // reload lets the running kvfs read its settings again.
-func (a *app) reload(ctx context.Context) error {
+func (a *app) reload(ctx context.Context) (*status.Reloaded, error) {
 	r, err := status.NewClient(a.socket).Reload(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !a.json {
 		a.printReloaded(r)
 	}
 	if r.Error == nil {
-		return nil
+		return &r, nil
 	}
-	return &failure{code: codeOf(r.Error.Kind), kind: r.Error.Kind, fact: r.Error.Fact, hint: r.Error.Hint, problems: r.Problems,
+	return nil, &failure{code: codeOf(r.Error.Kind), kind: r.Error.Kind, fact: r.Error.Fact, hint: r.Error.Hint, problems: r.Problems,
 		said: !a.json && slices.ContainsFunc(r.Problems, func(p status.Problem) bool { return p.Severity == "error" })}
 }
 
