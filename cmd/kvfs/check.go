@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -14,6 +16,7 @@ import (
 	"kvfs/config"
 	"kvfs/fs"
 	"kvfs/tree"
+	"kvfs/vault"
 )
 
 // checked is the answer to `kvfs check --json`; a contract with programs.
@@ -154,8 +157,20 @@ func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 	if errors.As(checkNested(all), &overlap) {
 		problems = append(problems, config.Problem{Severity: config.Warning, Line: 1, Column: 1, Fact: overlap.Fact, Hint: overlap.Hint})
 	}
+	if _, err := readCA(cfg); err != nil {
+		f := asFailure(err)
+		problems = append(problems, config.Problem{Severity: config.Error, Line: 1, Column: 1, Fact: f.fact, Hint: f.hint})
+	}
 	for _, c := range cfg.Certificates {
 		at := config.Problem{Severity: config.Warning, Line: c.Line, Column: c.Column}
+		for _, fact := range absentProofs(c.Identity) {
+			if !seen[fact] {
+				seen[fact] = true
+				p := at
+				p.Fact, p.Hint = fact, "it has to be there when kvfs asks the vault"
+				problems = append(problems, p)
+			}
+		}
 		for _, u := range unknownGrants(c) {
 			p := at
 			p.Fact, p.Hint = u.Error(), u.Hint()
@@ -176,6 +191,19 @@ func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 		seen[c.Store] = true
 	}
 	return problems
+}
+
+// absentProofs are the files that an identity shows and that are not here.
+func absentProofs(id vault.Identity) (facts []string) {
+	for _, file := range []string{id.TokenFile, id.SecretFile, id.CertificateFile, id.PasswordFile} {
+		if _, err := os.Stat(file); file != "" && errors.Is(err, os.ErrNotExist) {
+			facts = append(facts, fmt.Sprintf("the %s: there is no such file on this machine", id))
+		}
+	}
+	if id.Method == vault.WorkloadIdentity && (id.TenantID == "" || id.ClientID == "" || id.TokenFile == "") {
+		facts = append(facts, "the workload identity lacks a tenantId, a clientId or a tokenFile, and the AZURE_* variables of this process do not have it")
+	}
+	return facts
 }
 
 func unknownGrants(c config.Certificate) []acl.Unknown {
