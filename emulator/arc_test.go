@@ -372,3 +372,35 @@ func azidentityThroughArc(t *testing.T) {
 		t.Errorf("%d requests, then %d", before, got.Arc-before)
 	}
 }
+
+// Nobody cleans up after an emulator that was killed but the next one.
+func TestKeysOfARunThatWasKilledAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	elsewhere := filepath.Join(dir, otherDir)
+	if err := os.Mkdir(elsewhere, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	left := []string{filepath.Join(dir, newUUID()+".key"), filepath.Join(dir, newUUID()+".txt"), filepath.Join(elsewhere, newUUID()+".key")}
+	kept := []string{filepath.Join(dir, "agent.key"), filepath.Join(dir, newUUID()), filepath.Join(dir, strings.ReplaceAll(newUUID(), "-", "")+".key"),
+		filepath.Join(dir, newUUID()+".pem"), filepath.Join(elsewhere, "note.txt")}
+	for _, file := range append(slices.Clone(left), kept...) {
+		if err := os.WriteFile(file, []byte("x"), 0o440); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := filepath.Join(dir, newUUID()+".key")
+	if err := os.Symlink(kept[0], link); err != nil {
+		t.Fatal(err)
+	}
+	start(t, Options{ArcKeys: dir})
+	for _, file := range append(left, link) {
+		if _, err := os.Lstat(file); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", file, err)
+		}
+	}
+	for _, file := range kept {
+		if _, err := os.Lstat(file); err != nil {
+			t.Errorf("a file of somebody else: %v", err)
+		}
+	}
+}

@@ -43,7 +43,38 @@ func (k *arcKeys) open() error {
 	if err := os.MkdirAll(k.dir, 0o755); err != nil {
 		return fmt.Errorf("making the directory of Azure Arc's keys: %w", err)
 	}
-	return nil
+	return k.sweep()
+}
+
+// sweep removes the keys of a run that was killed: they open nothing any more.
+// Other files are not ours to remove.
+func (k *arcKeys) sweep() error {
+	var errs []error
+	for _, dir := range []string{k.dir, filepath.Join(k.dir, otherDir)} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("looking for old keys of Azure Arc: %w", err))
+		}
+		for _, entry := range entries {
+			if !isArcKey(entry.Name()) {
+				continue
+			}
+			if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil {
+				errs = append(errs, fmt.Errorf("removing an old key of Azure Arc: %w", err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// isArcKey tells whether a file has a name that issue gives.
+func isArcKey(name string) bool {
+	id, isKey := strings.CutSuffix(name, ".key")
+	if !isKey {
+		id, isKey = strings.CutSuffix(name, ".txt")
+	}
+	bytes, err := hex.DecodeString(strings.ReplaceAll(id, "-", ""))
+	return isKey && err == nil && len(bytes) == 16 && uuid([16]byte(bytes)) == id
 }
 
 // issue makes a key and returns the path of its file as a challenge names it.

@@ -126,8 +126,13 @@ func TestSettingsAndEndpointsNameEachVaultUnderItsHost(t *testing.T) {
 	}
 	connect := d.Kvfs.Transport.Connect
 	for _, suffix := range []string{"vault.azure.net", "vault.usgovcloudapi.net", "vault.azure.cn", "vault.contoso.example"} {
-		if connect["*."+suffix+":443"] != e.Addr() || len(connect) != 4 {
+		if connect["*."+suffix+":443"] != e.Addr() || len(connect) != 9 {
 			t.Errorf("%s is connected by %v", suffix, connect)
+		}
+	}
+	for _, host := range []string{"login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn", "login.chinacloudapi.cn", "login.contoso.example"} {
+		if connect[host+":443"] != e.Addr() {
+			t.Errorf("the login server %s is connected by %v", host, connect)
 		}
 	}
 }

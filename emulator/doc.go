@@ -111,8 +111,9 @@
 // Any api-version is accepted. Every token request gets a token of its own,
 // where the real endpoint repeats a cached one for hours. There is one tenant, and
 // all tokens name https://sts.windows.net as their issuer, those of China too. A
-// principal has all rights on a vault or none, and one that is unknown to the
-// emulator by the time of a request is not refused for it. People cannot sign
+// principal has all rights on a vault or none, and one that was removed has none
+// from then on, where the real service keeps its role assignments, and honours
+// its tokens, for a while. People cannot sign
 // in: no other grant than client credentials is known, and secrets in an
 // Authorization header are not read. Keys of federated issuers are given, not
 // fetched, and certificates of applications are compared, never verified by

@@ -113,10 +113,13 @@ func (c fixed) GetToken(context.Context, policy.TokenRequestOptions) (azcore.Acc
 	return azcore.AccessToken{Token: string(c), ExpiresOn: time.Now().Add(time.Hour)}, nil
 }
 
-// token mints one with a chosen birth.
+// token mints one of the machine's first identity, with a chosen birth.
 func (e *Emulator) token(t *testing.T, resource string, born time.Time) string {
 	t.Helper()
-	token, _, err := e.tokens.mint(Identity{ClientID: newUUID(), ObjectID: newUUID()}, resource, born)
+	e.identities.mu.RLock()
+	id := e.identities.ids[0]
+	e.identities.mu.RUnlock()
+	token, _, err := e.tokens.mint(id, resource, born)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,15 +7,14 @@ import (
 
 // mayRead tells whether the caller of a request may read a vault, by the rights
 // of this moment: a token says who somebody is, not what they may. A principal
-// that is neither among the identities nor among the applications any more
-// keeps what its token was good for: deleting a principal and taking its rights
-// are two things.
+// that is neither among the identities nor among the applications any more may
+// read nothing, for it has no role either.
 func (e *Emulator) mayRead(c *claims, vault string) bool {
 	vaults, known := e.identities.rights(c.ObjectID)
 	if !known {
 		vaults, known = e.applications.rights(c.ObjectID)
 	}
-	return !known || vaults == nil || slices.ContainsFunc(vaults, func(v string) bool { return strings.EqualFold(v, vault) })
+	return known && (vaults == nil || slices.ContainsFunc(vaults, func(v string) bool { return strings.EqualFold(v, vault) }))
 }
 
 func (s *identities) rights(principal string) (vaults []string, known bool) {

@@ -79,6 +79,26 @@ func TestRightsDoNotChangeBehindTheEmulatorsBack(t *testing.T) {
 	}
 }
 
+// Whoever was removed has no role on any vault, however good its token.
+func TestRemovedPrincipalsMayReadNothing(t *testing.T) {
+	e := start(t, Options{})
+	must[string](t)(e.AddSecret("", "word", "", "x"))
+	id := Identity{ClientID: newUUID(), ObjectID: newUUID()}
+	e.SetIdentities(id)
+	c := vaultClient(t, e, "https://contoso-web.vault.azure.net", managedIdentity(t, e, azidentity.ClientID(id.ClientID)), -1)
+	get(t, c, "word", "")
+	e.SetIdentities()
+	_, err := c.GetSecret(context.Background(), "word", "", nil)
+	if err == nil {
+		t.Fatal("one who was removed reads on")
+	}
+	if re, inner, message := responseError(t, err); re.StatusCode != 403 || inner != "ForbiddenByRbac" || !strings.Contains(message, ";oid="+id.ObjectID+";") {
+		t.Errorf("%d %s %q", re.StatusCode, inner, message)
+	}
+	e.SetIdentities(id)
+	get(t, c, "word", "")
+}
+
 func TestPrincipalsChangeWhileClientsAsk(t *testing.T) {
 	e := start(t, Options{ArcKeys: t.TempDir()})
 	must[string](t)(e.AddSecret("", "word", "", "x"))

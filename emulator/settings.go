@@ -46,6 +46,9 @@ func (e *Emulator) writeSettings() error {
 	for _, suffix := range e.suffixes() {
 		d.Kvfs.Transport.Connect["*."+suffix+":443"] = e.Addr()
 	}
+	for _, host := range e.loginNames() {
+		d.Kvfs.Transport.Connect[host+":443"] = e.Addr()
+	}
 	text, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encoding the settings: %w", err)

@@ -3,9 +3,7 @@ package vault
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -36,29 +34,18 @@ func (a identityAnswer) challenge() (file string, ok bool) {
 // agent's port chooses the name, so it must not make root read anything but what the agent keeps in directory.
 func readArcKey(directory, file string) (string, error) {
 	if filepath.Dir(file) != directory || filepath.Clean(file) != file || filepath.Ext(file) != ".key" {
-		return "", fmt.Errorf("the Azure Arc challenge names %s, which is no key of the agent", quoted(file))
+		return "", fmt.Errorf("the Azure Arc challenge names %s, which is no key of the agent: those are in %s", quoted(file), directory)
 	}
-	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if errors.Is(err, syscall.ELOOP) {
+	text, err := readFile(file, syscall.O_NOFOLLOW, arcKeyLimit)
+	switch {
+	case errors.Is(err, syscall.ELOOP):
 		return "", fmt.Errorf("the Azure Arc key %s is a symbolic link", quoted(file))
-	}
-	if err != nil {
-		return "", fmt.Errorf("reading the Azure Arc key: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return "", fmt.Errorf("reading the Azure Arc key: %w", err)
-	}
-	if !info.Mode().IsRegular() {
+	case errors.Is(err, errNotRegular):
 		return "", fmt.Errorf("the Azure Arc key %s is not a regular file", quoted(file))
-	}
-	text, err := io.ReadAll(io.LimitReader(f, arcKeyLimit+1))
-	if err != nil {
-		return "", fmt.Errorf("reading the Azure Arc key: %w", err)
-	}
-	if len(text) == 0 || len(text) > arcKeyLimit {
+	case errors.Is(err, errTooLong), err == nil && len(text) == 0:
 		return "", fmt.Errorf("the Azure Arc key %s has not 1 to %d bytes", quoted(file), arcKeyLimit)
+	case err != nil:
+		return "", fmt.Errorf("reading the Azure Arc key: %w", err)
 	}
 	return string(text), nil
 }

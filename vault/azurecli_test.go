@@ -58,6 +58,7 @@ func TestAzureCLIIsAskedForTheTokenOfThePersonSignedIn(t *testing.T) {
 func TestAzureCLIThatGivesNoTokenIsExplained(t *testing.T) {
 	w := newWorld(t, emulator.Options{}, vault.Options{})
 	w.add(t, "www", "x")
+	const printing = "check that this prints a token as the user that kvfs runs as: az account get-access-token --output json"
 	for _, tt := range []struct {
 		script, tenant, fact, hint string
 	}{
@@ -65,15 +66,20 @@ func TestAzureCLIThatGivesNoTokenIsExplained(t *testing.T) {
 			"sign in as the user that kvfs runs as: az login"},
 		{"echo ERROR: AADSTS50076: more is needed >&2\n" + blanks + " >&2\nexit 1", "contoso.example", "no token: the Azure CLI says: AADSTS50076: more is needed",
 			"sign in as the user that kvfs runs as: az login --tenant contoso.example"},
-		{"echo '{\"accessToken\": \"hunter2'\n" + blanks, "", "no token: the Azure CLI says: invalid character '\\n' in string literal", "sign in as the user that kvfs runs as: az login"},
+		{"echo '{\"accessToken\": \"hunter2'\n" + blanks, "", "no token: the answer of the Azure CLI makes no sense", printing},
+		{"echo '{\"accessToken\": \"hunter2\", \"expiresOn\": \"hunter2\"}'", "", "no token: the answer of the Azure CLI makes no sense", printing},
+		{"head -c 2000000 /dev/zero\nexit 0", "", "no token: the Azure CLI failed: the answer is larger than 1 MiB", "sign in as the user that kvfs runs as: az login"},
+		{"exit 3", "", "no token: the Azure CLI failed: exit status 3", "sign in as the user that kvfs runs as: az login"},
 	} {
 		installAzureCLI(t, tt.script)
+		w.client.AgeTokens(time.Second)
 		_, err := w.client.Get(t.Context(), vault.Identity{Method: vault.AzureCLI, TenantID: tt.tenant}, mustParse(t, www))
 		if e := failure(t, err); e.Kind != vault.KindIdentity || e.Fact != tt.fact || e.Hint != tt.hint || strings.Contains(e.Fact+e.Message, "hunter2") {
 			t.Errorf("%s: %v\n  hint %s\n  want %s\n  hint %s", e.Kind, e, e.Hint, tt.fact, tt.hint)
 		}
 	}
 	t.Setenv("PATH", t.TempDir())
+	w.client.AgeTokens(time.Second)
 	_, err := w.client.Get(t.Context(), vault.Identity{Method: vault.AzureCLI}, mustParse(t, www))
 	if e := failure(t, err); e.Kind != vault.KindIdentity || e.Fact != "no token: the Azure CLI is not installed, there is no az in PATH" ||
 		e.Hint != "install the Azure CLI for the user that kvfs runs as, and sign in: az login" {

@@ -412,10 +412,10 @@ func TestVaultsThatCannotBeReachedAreExplained(t *testing.T) {
 		to, ca, fact, hint string
 		try                time.Duration
 	}{
-		"refused":   {closed.Addr().String(), b.ca, "connection refused", "check that firewalls and routes let this machine reach contoso-web.example.com", 0},
-		"silent":    {silent.Addr().String(), b.ca, "no connection within 300ms", "check that firewalls and routes let this machine reach contoso-web.example.com on TCP port 443", 300 * time.Millisecond},
+		"refused":   {closed.Addr().String(), b.ca, "connection refused", "check kvfs.transport.connect", 0},
+		"silent":    {silent.Addr().String(), b.ca, "no connection within 300ms", "check kvfs.transport.connect", 300 * time.Millisecond},
 		"untrusted": {b.Listener.Addr().String(), "", "its certificate is not trusted: x509: certificate signed by unknown authority", "if a proxy or a private cloud has a CA of its own, name its file in kvfs.transport.caFile", 0},
-		"plain":     {plain.Listener.Addr().String(), b.ca, "it does not speak TLS as expected: http: server gave HTTP response to HTTPS client", "check that contoso-web.example.com leads to Azure Key Vault and not to another server", 0},
+		"plain":     {plain.Listener.Addr().String(), b.ca, "it does not speak TLS as expected: http: server gave HTTP response to HTTPS client", "check kvfs.transport.connect", 0},
 	} {
 		c, err := vault.New(vault.Options{CAFile: tt.ca, TryTimeout: tt.try, Connect: map[string]string{"contoso-web.example.com:443": tt.to}})
 		if err != nil {
@@ -423,7 +423,7 @@ func TestVaultsThatCannotBeReachedAreExplained(t *testing.T) {
 		}
 		_, err = c.Get(t.Context(), b.id, mustParse(t, brokenWWW, "example.com"))
 		e := failure(t, err)
-		if e.Kind != vault.KindUnreachable || e.Fact != "cannot reach contoso-web.example.com: "+tt.fact || e.Hint != tt.hint {
+		if e.Kind != vault.KindUnreachable || e.Fact != "cannot reach contoso-web.example.com at "+tt.to+" (kvfs.transport.connect): "+tt.fact || e.Hint != tt.hint {
 			t.Errorf("%s: %s: %v\n  hint %s\n  want %s\n  hint %s", name, e.Kind, e, e.Hint, tt.fact, tt.hint)
 		}
 		want := vault.HostStats{Host: "contoso-web.example.com", Failed: 1}
@@ -440,7 +440,7 @@ func TestWrongNameInTheCertificateIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = c.Get(t.Context(), b.id, mustParse(t, www))
-	if e := failure(t, err); e.Kind != vault.KindUnreachable || !strings.Contains(e.Fact, "certificate is valid for") {
+	if e := failure(t, err); e.Kind != vault.KindUnreachable || !strings.Contains(e.Fact, "its certificate is for another name: x509: certificate is valid for") || e.Hint != "check kvfs.transport.connect" {
 		t.Errorf("%s: %v", e.Kind, e)
 	}
 }
@@ -464,7 +464,7 @@ func TestIdentityEndpointsThatAreNoneAreExplained(t *testing.T) {
 		"too large": {answer: says(http.StatusOK, strings.Repeat(" ", 1<<20+1)), fact: "no token: the answer is larger than 1 MiB",
 			hint: "check that msiEndpoint leads to an identity endpoint"},
 		"Azure Arc": {answer: says(http.StatusUnauthorized, `{"error":"unauthorized_client","error_description":"Missing Basic Authorization header"}`, "WWW-Authenticate", "Basic realm=/etc/shadow"),
-			status: 401, fact: `no token: the Azure Arc challenge names "/etc/shadow", which is no key of the agent`,
+			status: 401, fact: `no token: the Azure Arc challenge names "/etc/shadow", which is no key of the agent: those are in /var/opt/azcmagent/tokens`,
 			hint: "check that the agent of Azure Arc is what answers at msiEndpoint"},
 		"another cloud": {answer: says(http.StatusBadRequest, `{"error":"invalid_resource","error_description":"AADSTS50001"}`), status: 400,
 			fact: "no token for the system-assigned managed identity: 400 invalid_resource AADSTS50001", hint: "the vault belongs to another cloud than the identity: use an identity of the vault's cloud"},
@@ -480,8 +480,10 @@ func TestIdentityEndpointsThatAreNoneAreExplained(t *testing.T) {
 			hint: "enable a managed identity on this machine, or check msiEndpoint; outside of Azure there is none"},
 		"challenge without realm": {answer: says(http.StatusUnauthorized, "", "WWW-Authenticate", "Basic"), status: 401, fact: "no token for the system-assigned managed identity: 401",
 			hint: "check that the agent of Azure Arc is what answers at msiEndpoint, and that it runs well: azcmagent show"},
-		"docker": {answer: says(http.StatusForbidden, "network is unreachable"), status: 403, fact: "no token for the system-assigned managed identity: 403",
-			hint: "assign a managed identity to this machine: az vm identity assign"},
+		"docker": {answer: says(http.StatusForbidden, "network is unreachable"), status: 403, fact: "no token: ENDPOINT answered 403, which is no answer of Azure's",
+			hint: "check that this is an Azure machine and that nothing stands between, or set msiEndpoint"},
+		"redirect": {answer: says(http.StatusFound, "", "Location", "https://evil.example"), status: 302, fact: "no token: ENDPOINT answered 302, which is no answer of Azure's",
+			hint: "check that this is an Azure machine and that nothing stands between, or set msiEndpoint"},
 	} {
 		id := vault.Identity{Endpoint: tt.endpoint}
 		if tt.answer != nil {

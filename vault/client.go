@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -37,6 +38,7 @@ type Options struct {
 type Client struct {
 	try     time.Duration
 	log     *slog.Logger
+	ways    connect
 	vaults  *http.Client
 	machine *http.Client
 	logins  *http.Client
@@ -79,6 +81,7 @@ func New(o Options) (*Client, error) {
 	c := &Client{
 		try:         o.TryTimeout,
 		log:         o.Logger,
+		ways:        ways,
 		tally:       tally{hosts: make(map[string]*HostStats)},
 		arcKeys:     arcKeyDirectory,
 		sdk:         make(map[sdkKey]*azsecrets.Client),
@@ -115,15 +118,17 @@ func (c *Client) Stats() []HostStats { return c.tally.snapshot() }
 type question struct {
 	id   Identity
 	ref  Ref
-	list bool // the versions, not the value
+	list bool   // the versions, not the value
+	way  string // host:port that Options.Connect leads to, "" if the vault is reached by its name
 }
 
 // attempt is what the transport tells about the requests of one try. It travels in their context.
 type attempt struct {
 	began     time.Time
-	connected atomic.Bool // a connection to the vault was had
-	presented atomic.Bool // a token was sent to the vault
-	tokenless *Error      // why there was no token; azcore drops it when the deadline passes meanwhile
+	connected atomic.Bool                // a connection to the vault was had
+	presented atomic.Bool                // a token was sent to the vault
+	wanted    policy.TokenRequestOptions // of the token that the vault asked for last
+	tokenless *Error                     // why there was no token; azcore drops it when the deadline passes meanwhile
 }
 
 type attemptKey struct{}
@@ -139,6 +144,7 @@ func attemptOf(ctx context.Context) *attempt {
 // call runs ask as one try and explains its error.
 func (c *Client) call(parent context.Context, q question, ask func(context.Context, *azsecrets.Client) error) error {
 	q.id = q.id.explicit()
+	q.way, _ = c.ways.lookup(net.JoinHostPort(hostnameOf(q.ref), portOf(q.ref)))
 	a := &attempt{began: time.Now()}
 	ctx, cancel := context.WithDeadline(context.WithValue(parent, attemptKey{}, a), a.began.Add(c.try)) // messages say how long it was
 	defer cancel()
@@ -185,7 +191,7 @@ func (c *Client) client(q question) (*azsecrets.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	sdk, err := azsecrets.NewClient("https://"+key.host, cred, &azsecrets.ClientOptions{ClientOptions: azcore.ClientOptions{
+	sdk, err := azsecrets.NewClient("https://"+key.host, promise{}, &azsecrets.ClientOptions{ClientOptions: azcore.ClientOptions{
 		Transport: vaultTransporter{c.vaults, cred, q.ref},
 		Retry:     policy.RetryOptions{MaxRetries: -1},
 		Telemetry: policy.TelemetryOptions{ApplicationID: "kvfs"},
@@ -223,13 +229,29 @@ func (c *Client) opener(id Identity, authority string) (func() (azcore.TokenCred
 		m, err := newManaged(id, c.arcKeys, c.machine)
 		return func() (azcore.TokenCredential, error) { return m, nil }, err
 	case Ambient:
-		return login{id, authority, loginTransporter{c.logins, c.machine}}.open, nil
+		return login{id, authority, loginTransporter{c.logins, c.ways, c.machine}}.open, nil
+	case AzureCLI:
+		return azureCLI{id}.open, nil
 	}
-	return login{id, authority, loginTransporter{world: c.logins}}.open, nil
+	return login{id, authority, loginTransporter{c.logins, c.ways, nil}}.open, nil
 }
 
-// vaultTransporter tells the credential which tokens a vault rejected. The SDK drops only its own copy and asks again, and
-// would get the same one. It also holds the SDK to one vault: whatever link or answer leads elsewhere, no token goes there.
+// promise stands in for the credential where the SDK wants a token: azcore lets all callers but one wait for it without an
+// ear for their contexts. It notes what is wanted, and has ended at once, so that nobody takes it over from somebody else;
+// vaultTransporter fulfils it.
+type promise struct{}
+
+var _ azcore.TokenCredential = promise{}
+
+// GetToken implements azcore.TokenCredential.
+func (promise) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	attemptOf(ctx).wanted = o
+	return azcore.AccessToken{Token: "promised"}, nil
+}
+
+// vaultTransporter puts the token in the place of the promise, on a copy of the request: what the SDK keeps and returns in
+// its errors has none. It tells the credential which tokens a vault rejected. It also holds the SDK to one vault: whatever
+// link or answer leads elsewhere, no token goes there.
 type vaultTransporter struct {
 	client *http.Client
 	cred   *credential
@@ -243,13 +265,24 @@ func (t vaultTransporter) Do(req *http.Request) (*http.Response, error) {
 	if !isVaultURL(t.ref, req.URL) {
 		return nil, senseless(t.ref, "a request to %s would go to another host, %s", t.ref.Host(), quoted(req.URL.Host))
 	}
-	token, hasToken := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
-	if hasToken {
-		attemptOf(req.Context()).presented.Store(true)
+	if req.Header.Get("Authorization") == "" {
+		return t.client.Do(req)
 	}
-	resp, err := t.client.Do(req)
-	if err == nil && hasToken && resp.StatusCode == http.StatusUnauthorized {
-		t.cred.reject(token)
+	a := attemptOf(req.Context())
+	token, err := t.cred.GetToken(req.Context(), a.wanted)
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	bearing := req.Clone(req.Context())
+	bearing.Header.Set("Authorization", "Bearer "+token.Token)
+	a.presented.Store(true)
+	resp, err := t.client.Do(bearing)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		t.cred.reject(token.Token)
+	}
+	resp.Request = req
+	return resp, nil
 }

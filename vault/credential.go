@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"errors"
+	"os"
 	"sync"
 	"time"
 
@@ -14,6 +15,13 @@ const (
 	// renewalPause is azcore's: after a request for a token, one that has not ended serves so long without another, be it that
 	// the request failed, or that it brought a token that is due for renewal again.
 	renewalPause = 30 * time.Second
+	// renewalLimit bounds the request of one who has a valid token in hand, and a secret to read with it.
+	renewalLimit = 2 * time.Second
+	// failurePause is how long a failure stands for all who need that token, unless its source asks for longer: many
+	// certificates with one identity would ask in vain for each. It is short, so that a mended identity is found soon.
+	failurePause = time.Second
+	// longestPause bounds what a source may ask for: it is mended by people, who look whether it helped.
+	longestPause = 5 * time.Minute
 	// youngToken is the age below which no token is stale: a vault that rejects it would reject its successor too.
 	youngToken = time.Minute
 )
@@ -36,11 +44,13 @@ var _ azcore.TokenCredential = (*credential)(nil)
 type tokenKey struct{ scope, tenant string }
 
 type held struct {
-	token   azcore.AccessToken
-	issued  time.Time // when token came
-	claims  string    // that a vault demanded of token
-	asked   time.Time // when the latest request ended, the renewal of token included
-	failure *Error    // of the latest request, nil if there is a token
+	token     azcore.AccessToken
+	issued    time.Time // when token came
+	stillborn bool      // token was over when it came
+	asked     time.Time // when the latest request ended, the renewal of token included
+	failure   *Error    // of the latest request, nil if there is a token
+	demanded  time.Time // when the latest request for claims ended
+	refusal   *Error    // of that one, nil if there was a token; the token here may be another, without the claims
 }
 
 func newCredential(id Identity, limit time.Duration, open func() (azcore.TokenCredential, error)) *credential {
@@ -48,7 +58,8 @@ func newCredential(id Identity, limit time.Duration, open func() (azcore.TokenCr
 }
 
 // GetToken implements azcore.TokenCredential. One caller at a time asks; those who waited share its answer. A valid token
-// outlives failed attempts to renew it, and nobody waits for a renewal who has one. The error is always an *[Error], and
+// outlives failed attempts to renew it. Of those who have one, only the caller whose turn it is waits for its renewal, and
+// not for long. The error is always an *[Error], and
 // noted in the attempt of ctx.
 func (c *credential) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	token, err := c.token(ctx, o)
@@ -60,9 +71,7 @@ func (c *credential) GetToken(ctx context.Context, o policy.TokenRequestOptions)
 }
 
 func (c *credential) token(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, *Error) {
-	if c.id.TenantID != "" || c.id.Method == ManagedIdentity {
-		o.TenantID = "" // the vault's; the settings know better, and an identity endpoint has none
-	}
+	o = c.adapted(o)
 	key := tokenKey{tenant: o.TenantID}
 	if len(o.Scopes) == 1 {
 		key.scope = o.Scopes[0]
@@ -82,8 +91,28 @@ func (c *credential) token(ctx context.Context, o policy.TokenRequestOptions) (a
 	if h, ok := c.answered(ctx, key, o); ok {
 		return h.token, h.failure
 	}
-	token, err := c.ask(ctx, o)
-	return c.keep(ctx, key, held{token: token, claims: o.Claims, failure: err})
+	token, err := c.ask(ctx, o, c.limitFor(key))
+	return c.keep(ctx, key, token, o.Claims != "", err)
+}
+
+// adapted leaves out what the identity has no use for. The settings and the environment know its tenant better than the vault,
+// and an identity endpoint has none; there it is up to reject whether the token of a request challenged for claims is replaced.
+func (c *credential) adapted(o policy.TokenRequestOptions) policy.TokenRequestOptions {
+	switch method := c.id.Method; {
+	case method == ManagedIdentity:
+		o.TenantID, o.Claims = "", ""
+	case c.id.TenantID != "", method == Environment, method == Ambient && os.Getenv("AZURE_TENANT_ID") != "":
+		o.TenantID = ""
+	}
+	return o
+}
+
+// limitFor returns how long a request may take, zero for ever.
+func (c *credential) limitFor(key tokenKey) time.Duration {
+	if h := c.holds(key); valid(h.token, time.Now()) && (c.limit == 0 || c.limit > renewalLimit) {
+		return renewalLimit
+	}
+	return c.limit
 }
 
 // free takes the turn to ask if nobody has it.
@@ -106,25 +135,43 @@ func (c *credential) wait(ctx context.Context) *Error {
 	}
 }
 
-// answered returns what needs no request: a fresh token, one that has not ended and was asked for just now, or the
-// failure of somebody who asked while this try was under way already.
+// answered returns what needs no request: a fresh token, one that was asked for just now, or a failure that stands.
 func (c *credential) answered(ctx context.Context, key tokenKey, o policy.TokenRequestOptions) (held, bool) {
-	h, now := c.holds(key), time.Now()
-	switch began := attemptOf(ctx).began; {
-	case c.mustAsk(h, o):
+	h, now, began := c.holds(key), time.Now(), attemptOf(ctx).began
+	switch {
+	case o.Claims != "" && stands(h.refusal, h.demanded, now, began):
+		return held{failure: h.refusal.since(h.demanded, now)}, true
+	case h.lacks(o, now):
 		return held{}, false
-	case fresh(h.token, now), valid(h.token, now) && now.Sub(h.asked) < renewalPause:
+	case fresh(h.token, now), (valid(h.token, now) || h.stillborn) && now.Sub(h.asked) < renewalPause:
 		return held{token: h.token}, true
-	case h.failure != nil && !began.IsZero() && h.asked.After(began):
-		return held{failure: h.failure}, true
+	case stands(h.failure, h.asked, now, began):
+		return held{failure: h.failure.since(h.asked, now)}, true
 	}
 	return held{}, false
 }
 
+// stands reports whether a failure still answers for a try: one that was under way already when it happened, or that comes
+// within the pause after it.
+func stands(failure *Error, happened, now, began time.Time) bool {
+	if failure == nil {
+		return false
+	}
+	pause := min(max(failure.RetryAfter, failurePause), longestPause)
+	return now.Sub(happened) < pause || !began.IsZero() && happened.After(began)
+}
+
+// since returns e as it is to be told now: less of what the source asks to wait is left.
+func (e *Error) since(happened, now time.Time) *Error {
+	told := *e
+	told.RetryAfter = max(0, e.RetryAfter-now.Sub(happened))
+	return &told
+}
+
 // unexpired returns the token that serves while somebody else renews it.
 func (c *credential) unexpired(key tokenKey, o policy.TokenRequestOptions) (azcore.AccessToken, bool) {
-	h := c.holds(key)
-	return h.token, valid(h.token, time.Now()) && !c.mustAsk(h, o)
+	h, now := c.holds(key), time.Now()
+	return h.token, valid(h.token, now) && !h.lacks(o, now)
 }
 
 func (c *credential) holds(key tokenKey) held {
@@ -133,22 +180,21 @@ func (c *credential) holds(key tokenKey) held {
 	return c.held[key]
 }
 
-// mustAsk reports whether h will not do, because it is not of the claims that a vault demands, or was rejected with them. An
-// identity endpoint takes no claims: there it is up to reject whether the token of the challenged request is replaced.
-func (c *credential) mustAsk(h held, o policy.TokenRequestOptions) bool {
-	young := time.Since(h.issued) < youngToken
-	return o.Claims != "" && c.id.Method != ManagedIdentity && (h.claims != o.Claims || !young)
+// lacks reports whether h will not do, because the vault demands claims. Once they were asked for, its next demands are in
+// vain for a while, whichever claims they name.
+func (h held) lacks(o policy.TokenRequestOptions, now time.Time) bool {
+	return o.Claims != "" && (h.refusal != nil || now.Sub(h.demanded) >= youngToken)
 }
 
 func valid(t azcore.AccessToken, now time.Time) bool { return t.Token != "" && now.Before(t.ExpiresOn) }
 
 func fresh(t azcore.AccessToken, now time.Time) bool { return valid(t, now) && now.Before(t.RefreshOn) }
 
-// ask gets a new token. A panic must not leave here: azcore's caller would keep everybody else waiting for ever.
-func (c *credential) ask(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, *Error) {
-	if c.limit > 0 {
+// ask gets a new token within limit. A panic must not leave here with the turn to ask.
+func (c *credential) ask(ctx context.Context, o policy.TokenRequestOptions, limit time.Duration) (azcore.AccessToken, *Error) {
+	if limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.limit)
+		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
 	answer := new(loginAnswer)
@@ -161,34 +207,42 @@ func (c *credential) ask(ctx context.Context, o policy.TokenRequestOptions) (azc
 		}
 		return err
 	})
-	var own *Error
-	switch {
-	case errors.As(err, &own):
-		return azcore.AccessToken{}, own
-	case err != nil:
-		return azcore.AccessToken{}, explainLogin(c.id, answer, err)
+	if err == nil {
+		return token, nil
 	}
-	return token, nil
+	var own *Error
+	if !errors.As(err, &own) {
+		own = explainLogin(c.id, answer, err)
+	}
+	own.Err = essence(own.Err)
+	return azcore.AccessToken{}, own
 }
 
-// keep remembers the outcome of a request for others. The failure of a caller who gave up says nothing to them.
-func (c *credential) keep(ctx context.Context, key tokenKey, got held) (azcore.AccessToken, *Error) {
+// keep remembers the outcome of a request for others, and returns what the one who asked gets. The failure of a caller who
+// gave up says nothing to them. A valid token makes up for a failure, but not for that of a request for claims.
+func (c *credential) keep(ctx context.Context, key tokenKey, token azcore.AccessToken, claims bool, failure *Error) (azcore.AccessToken, *Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h, now := c.held[key], time.Now()
-	got.asked = now
-	switch {
-	case got.failure == nil:
-		got.issued, got.token.RefreshOn = now, renewalOf(got.token, now)
-		c.held[key] = got
-	case valid(h.token, now):
-		h.asked = now
-		c.held[key] = h
-		return h.token, nil
-	case ctx.Err() == nil:
-		c.held[key] = got
+	if failure != nil && ctx.Err() != nil && (claims || !valid(h.token, now)) {
+		return azcore.AccessToken{}, failure
 	}
-	return got.token, got.failure
+	h.asked = now
+	if claims {
+		h.demanded, h.refusal = now, failure
+	}
+	switch {
+	case failure == nil:
+		token.RefreshOn = renewalOf(token, now)
+		h.token, h.issued, h.stillborn, h.failure, h.refusal = token, now, !valid(token, now), nil, nil
+	case claims: // what there is serves the requests without
+	case valid(h.token, now):
+		token, failure = h.token, nil
+	default:
+		h.token, h.stillborn, h.failure = azcore.AccessToken{}, false, failure
+	}
+	c.held[key] = h
+	return token, failure
 }
 
 // renewalOf returns when to ask for the successor of a token that came now: half of its life is left then for whatever keeps
@@ -207,7 +261,8 @@ func (c *credential) reject(token string) {
 	defer c.mu.Unlock()
 	for key, h := range c.held {
 		if h.token.Token == token && time.Since(h.issued) >= youngToken {
-			delete(c.held, key)
+			h.token, h.stillborn = azcore.AccessToken{}, false
+			c.held[key] = h
 		}
 	}
 }

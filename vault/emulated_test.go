@@ -23,6 +23,7 @@ type world struct {
 	client *vault.Client
 	id     vault.Identity
 	log    *transcript
+	keys   string // of Azure Arc
 }
 
 // transcript is a log that a test may read while others write.
@@ -237,10 +238,10 @@ func TestEveryRefusalOfTheVaultIsExplained(t *testing.T) {
 			hint: "check that contoso-web.vault.azure.net resolves to the address of its private endpoint on this machine, or allow public access"},
 		{fault: emulator.Fault{Kind: emulator.Disabled}, kind: vault.KindDisabled, status: 403, code: "Forbidden", inner: "SecretDisabled",
 			fact: `403 SecretDisabled: secret "www" in contoso-web is disabled`,
-			hint: "enable it: az keyvault secret set-attributes --vault-name contoso-web --name www --enabled true"},
+			hint: "enable it: az keyvault certificate set-attributes --vault-name contoso-web --name www --enabled true; for a secret made by hand, az keyvault secret set-attributes with the same arguments"},
 		{fault: emulator.Fault{Kind: emulator.Disabled}, pinned: true, kind: vault.KindDisabled, status: 403, code: "Forbidden", inner: "SecretDisabled",
 			fact: `403 SecretDisabled: version ` + pin + ` of secret "www" in contoso-web is disabled`,
-			hint: "enable it: az keyvault secret set-attributes --vault-name contoso-web --name www --enabled true --version " + pin},
+			hint: "enable it: az keyvault certificate set-attributes --vault-name contoso-web --name www --enabled true --version " + pin + "; for a secret made by hand, az keyvault secret set-attributes with the same arguments"},
 		{fault: emulator.Fault{Kind: emulator.NotFound}, kind: vault.KindNotFound, status: 404, code: "SecretNotFound",
 			fact: `404 SecretNotFound: no secret "www" in contoso-web`,
 			hint: "check the name; a deleted certificate comes back with az keyvault certificate recover --vault-name contoso-web --name www"},
@@ -379,7 +380,7 @@ func TestDroppedConnectionIsUnreachable(t *testing.T) {
 	w.add(t, "www", "x")
 	w.SetFault(emulator.Fault{Kind: emulator.Drop})
 	_, err := w.get(t, www)
-	if e := failure(t, err); e.Kind != vault.KindUnreachable || e.Fact != "cannot reach contoso-web.vault.azure.net: the connection was closed" {
+	if e := failure(t, err); e.Kind != vault.KindUnreachable || e.Fact != "cannot reach contoso-web.vault.azure.net at "+w.Addr()+" (kvfs.transport.connect): the connection was closed" {
 		t.Errorf("%s: %v", e.Kind, e)
 	}
 }
@@ -519,7 +520,7 @@ func TestEveryFailureOfTheIdentityIsExplained(t *testing.T) {
 	const clientID, resourceID = "00001111-aaaa-2222-bbbb-3333cccc4444", "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i"
 	byClient := func(id *vault.Identity) { id.ClientID = clientID }
 	unchanged := func(*vault.Identity) {}
-	assign := "assign a managed identity to this machine: az vm identity assign"
+	assign := "assign a managed identity to this machine: az vm identity assign --name VM --resource-group GROUP (scale set: az vmss identity assign with the same arguments)"
 	several := "this machine has several user-assigned identities or none: set msiClientId to the client id of one that is assigned"
 	assigned := "assign the identity to this machine; msiClientId must be its client id, not its object id (that goes into msiObjectId)"
 	for name, tt := range map[string]struct {
@@ -585,6 +586,7 @@ func TestIdentityThatAppearsLaterIsFound(t *testing.T) {
 	if _, err := w.get(t, www); err == nil {
 		t.Fatal("no error")
 	}
+	w.client.AgeTokens(time.Second)
 	if _, err := w.get(t, www); err != nil {
 		t.Errorf("once the identity is there: %v", err)
 	}
@@ -620,6 +622,7 @@ func TestSilentIdentityEndpointEndsTheTry(t *testing.T) {
 		if e := failure(t, err); e.Kind != vault.KindIdentity || e.Fact != "no token: the identity endpoint "+w.id.Endpoint+" does not answer" {
 			t.Errorf("%s: %s: %v", kind, e.Kind, e)
 		}
+		w.client.AgeTokens(time.Second)
 		if _, err := w.client.Get(t.Context(), w.id, ref); err != nil {
 			t.Errorf("%s: the next try: %v", kind, err)
 		}

@@ -16,11 +16,11 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 )
 
-// explain turns what the SDK returned for q into an Error.
+// explain turns what the SDK returned for q into an Error. An error of our own may be shared with others.
 func explain(parent, try context.Context, q question, a *attempt, err error) *Error {
 	if cause := parent.Err(); cause != nil {
 		return &Error{Kind: KindTimeout, Fact: fmt.Sprintf("reading %s was given up: %v", secretOf(q.ref), cause),
-			Hint: "try again", Err: errors.Join(cause, err)}
+			Hint: "try again", Err: cause}
 	}
 	var own *Error
 	if errors.As(err, &own) {
@@ -29,22 +29,25 @@ func explain(parent, try context.Context, q question, a *attempt, err error) *Er
 	if a.tokenless != nil {
 		return a.tokenless
 	}
+	e := explainAnswer(try, q, a, err)
+	e.Err = essence(e.Err)
+	return e
+}
+
+// explainAnswer explains what came, or did not come, from the vault itself.
+func explainAnswer(try context.Context, q question, a *attempt, err error) *Error {
 	var response *azcore.ResponseError
 	if errors.As(err, &response) && response.RawResponse != nil {
 		return explainResponse(q, a, response)
 	}
 	var p panicked
 	if errors.As(err, &p) {
-		e := senseless(q.ref, "%s sent a challenge that cannot be read", q.ref.Host())
-		e.Err = err
-		return e
+		return senseless(q.ref, "%s sent a challenge that cannot be read", q.ref.Host())
 	}
 	if e := explainTransport(try, q, a, err); e != nil {
 		return e
 	}
-	e := senseless(q.ref, "the answer of %s makes no sense: %s", q.ref.Host(), folded(err.Error()))
-	e.Err = err
-	return e
+	return senseless(q.ref, "the answer of %s makes no sense: %s", q.ref.Host(), folded(err.Error()))
 }
 
 // explainResponse explains an answer other than 200. The SDK knows the outer error code alone; the body says more.
@@ -55,7 +58,6 @@ func explainResponse(q question, a *attempt, response *azcore.ResponseError) *Er
 		Code:       folded(response.ErrorCode),
 		RequestID:  folded(raw.Header.Get("x-ms-request-id")),
 		RetryAfter: retryAfter(raw.Header, time.Now()),
-		Err:        response,
 	}
 	var body struct {
 		Error struct {
@@ -127,7 +129,7 @@ func (e *Error) explainForbidden(q question) {
 		e.say(KindForbidden, fmt.Sprintf("no access policy lets the identity %s %s", action, secretOf(q.ref)), fmt.Sprintf(
 			"add one: az keyvault set-policy --name %s --object-id %s --secret-permissions %s", vault, e.caller(Identity{ObjectID: q.id.ObjectID}), permission))
 	case "SecretDisabled":
-		e.say(KindDisabled, secretOf(q.ref)+" is disabled", "enable it: "+enableCommand(q.ref))
+		e.say(KindDisabled, secretOf(q.ref)+" is disabled", enableHint(q.ref))
 	case "ForbiddenByFirewall":
 		e.say(KindForbiddenNetwork, "the firewall of "+vault+" does not admit this machine", fmt.Sprintf(
 			"allow its address or its subnet: az keyvault network-rule add --name %s --ip-address %s", vault, e.clientAddress()))
@@ -140,12 +142,13 @@ func (e *Error) explainForbidden(q question) {
 	}
 }
 
-func enableCommand(ref Ref) string {
-	command := fmt.Sprintf("az keyvault secret set-attributes --vault-name %s --name %s --enabled true", ref.Vault(), ref.Name())
+// enableHint offers both commands: the secret of a certificate is enabled with it, and a refusal does not say which it is.
+func enableHint(ref Ref) string {
+	arguments := fmt.Sprintf("--vault-name %s --name %s --enabled true", ref.Vault(), ref.Name())
 	if ref.Pinned() {
-		command += " --version " + ref.Version()
+		arguments += " --version " + ref.Version()
 	}
-	return command
+	return "enable it: az keyvault certificate set-attributes " + arguments + "; for a secret made by hand, az keyvault secret set-attributes with the same arguments"
 }
 
 func (e *Error) explainNotFound(q question) {
@@ -164,7 +167,7 @@ func (e *Error) caller(id Identity) string {
 	}
 	for _, s := range []string{id.ClientID, id.ObjectID} {
 		if s != "" {
-			return s
+			return argument(s, "OBJECT-ID")
 		}
 	}
 	return "OBJECT-ID"

@@ -84,29 +84,29 @@ func (id Identity) Key() string {
 func (id Identity) String() string {
 	switch id.Method {
 	case WorkloadIdentity:
-		return fmt.Sprintf("workload identity %s with the token in %s", id.ClientID, folded(id.TokenFile))
+		return fmt.Sprintf("workload identity %s with the token in %s", folded(id.ClientID), folded(id.TokenFile))
 	case ServicePrincipal:
 		if id.CertificateFile != "" {
-			return fmt.Sprintf("service principal %s with the certificate in %s", id.ClientID, folded(id.CertificateFile))
+			return fmt.Sprintf("service principal %s with the certificate in %s", folded(id.ClientID), folded(id.CertificateFile))
 		}
-		return fmt.Sprintf("service principal %s with the secret in %s", id.ClientID, folded(id.SecretFile))
+		return fmt.Sprintf("service principal %s with the secret in %s", folded(id.ClientID), folded(id.SecretFile))
 	case AzureCLI:
 		return "person signed in to the Azure CLI"
 	case Environment:
 		if id.ClientID == "" {
 			return "service principal of the environment"
 		}
-		return fmt.Sprintf("service principal %s of the environment", id.ClientID)
+		return fmt.Sprintf("service principal %s of the environment", folded(id.ClientID))
 	case Ambient:
 		return "ambient credentials (environment, az login)"
 	}
 	switch name, value := id.selector(); name {
 	case "client_id":
-		return "managed identity with client id " + value
+		return "managed identity with client id " + folded(value)
 	case "object_id":
-		return "managed identity with object id " + value
+		return "managed identity with object id " + folded(value)
 	case "msi_res_id":
-		return "managed identity with resource id " + value
+		return "managed identity with resource id " + folded(value)
 	}
 	return "system-assigned managed identity"
 }

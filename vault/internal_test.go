@@ -325,7 +325,7 @@ func TestMetadataServiceIsSpokenToAsAllSDKsDo(t *testing.T) {
 
 // Commands are there to be pasted into a shell.
 func TestArgumentsOfCommandsAreHarmless(t *testing.T) {
-	for _, s := range []string{"", "-rf", "a b", "$(reboot)", "`reboot`", "a;b", "a|b", "a'b", `a"b`, "a\nb", "a&b", "a>b", "~a*", strings.Repeat("a", 301), "é"} {
+	for _, s := range []string{"", "-rf", "@/etc/shadow", "a b", "$(reboot)", "`reboot`", "a;b", "a|b", "a'b", `a"b`, "a\nb", "a&b", "a>b", "~a*", strings.Repeat("a", 301), "é"} {
 		if got := argument(s, "X"); got != "X" {
 			t.Errorf("%q stands as %q", s, got)
 		}
@@ -406,11 +406,14 @@ func TestNoTokenLeavesForAnotherHost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set("Authorization", "Bearer token")
+		req.Header.Set("Authorization", "Bearer promised")
 		before := strayed.Load()
-		resp, err := vaultTransporter{server.Client(), newTestCredential(nil), tt.ref}.Do(req)
+		resp, err := vaultTransporter{server.Client(), newTestCredential(granting("token")), tt.ref}.Do(req)
 		if err == nil {
 			_ = resp.Body.Close()
+			if kept := resp.Request.Header.Get("Authorization") + req.Header.Get("Authorization"); strings.Contains(kept, "Bearer token") {
+				t.Errorf("the SDK is left with %q", kept)
+			}
 		}
 		var e *Error
 		if sent := strayed.Load() > before; sent != tt.want || !tt.want && (!errors.As(err, &e) || e.Kind != KindProtocol) {
@@ -424,6 +427,13 @@ type source func() (azcore.AccessToken, error)
 
 func (s source) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	return s()
+}
+
+// granting gives out a token that ends in an hour.
+func granting(token string) source {
+	return func() (azcore.AccessToken, error) {
+		return azcore.AccessToken{Token: token, ExpiresOn: time.Now().Add(time.Hour)}, nil
+	}
 }
 
 func newTestCredential(s source) *credential {
@@ -587,27 +597,215 @@ func TestIssuerMayWishForAnotherTimeOfRenewal(t *testing.T) {
 	}
 }
 
-// Whoever was under way when somebody else's request failed shares that failure: forty waiting tries must not ask a dead
-// endpoint one after the other.
+// Forty certificates with one identity must not ask a dead endpoint one after the other, whether they wait for the same
+// request or come a moment later.
 func TestConcurrentTriesShareOneFailure(t *testing.T) {
-	asked := 0
-	c := newTestCredential(func() (azcore.AccessToken, error) {
-		asked++
-		return azcore.AccessToken{}, errors.New("the endpoint is down")
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		c := newTestCredential(func() (azcore.AccessToken, error) {
+			asked++
+			return azcore.AccessToken{}, errors.New("the endpoint is down")
+		})
+		early := context.WithValue(t.Context(), attemptKey{}, &attempt{began: time.Now()})
+		time.Sleep(time.Nanosecond)
+		for _, tt := range []struct {
+			ctx  context.Context
+			wait time.Duration
+			want int
+		}{{early, 0, 1}, {early, 0, 1}, {t.Context(), 0, 1}, {t.Context(), failurePause - 1, 1}, {early, 1, 1}, {t.Context(), 0, 2}, {t.Context(), failurePause, 3}} {
+			time.Sleep(tt.wait)
+			if _, err := c.GetToken(tt.ctx, scope); err == nil || asked != tt.want {
+				t.Fatalf("%v, asked %d times, want %d", err, asked, tt.want)
+			}
+		}
 	})
-	early := context.WithValue(t.Context(), attemptKey{}, &attempt{began: time.Now()})
-	for range 3 {
-		if _, err := c.GetToken(early, scope); err == nil {
-			t.Fatal("no error")
+}
+
+func TestSourceThatAsksToWaitIsLeftInPeace(t *testing.T) {
+	for wish, pause := range map[time.Duration]time.Duration{0: failurePause, time.Minute: time.Minute, 24 * time.Hour: longestPause} {
+		synctest.Test(t, func(t *testing.T) {
+			asked := 0
+			c := newTestCredential(func() (azcore.AccessToken, error) {
+				asked++
+				return azcore.AccessToken{}, &Error{Kind: KindIdentity, RetryAfter: wish}
+			})
+			for _, tt := range []struct {
+				wait, left time.Duration
+				want       int
+			}{{0, wish, 1}, {pause - 1, max(0, wish-pause+1), 1}, {1, wish, 2}} {
+				time.Sleep(tt.wait)
+				_, err := c.GetToken(t.Context(), scope)
+				var e *Error
+				if !errors.As(err, &e) || asked != tt.want || e.RetryAfter != tt.left {
+					t.Errorf("a wish for %v: asked %d times, told to wait %v; want %d, %v", wish, asked, e.RetryAfter, tt.want, tt.left)
+				}
+			}
+		})
+	}
+}
+
+// What happens to one who gives up is nobody else's failure.
+func TestFailureOfOneWhoGaveUpIsNotShared(t *testing.T) {
+	for _, claims := range []string{"", "{}"} {
+		o := scope
+		o.Claims = claims
+		ctx, cancel := context.WithCancel(t.Context())
+		c := newTestCredential(nil)
+		c.id.Method = ServicePrincipal
+		c.open = func() (azcore.TokenCredential, error) {
+			return source(func() (azcore.AccessToken, error) {
+				cancel()
+				return azcore.AccessToken{}, ctx.Err()
+			}), nil
+		}
+		if _, err := c.GetToken(ctx, o); !errors.Is(err, context.Canceled) {
+			t.Errorf("the one who gave up: %v", err)
+		}
+		c.open = func() (azcore.TokenCredential, error) { return granting("t"), nil }
+		if got, err := c.GetToken(t.Context(), o); err != nil || got.Token != "t" {
+			t.Errorf("the next one, with claims %q: %q, %v", claims, got.Token, err)
 		}
 	}
-	if asked != 1 {
-		t.Errorf("tries under way asked %d times, want 1", asked)
+}
+
+// deadlined notes how long a request may take.
+type deadlined struct{ left *time.Duration }
+
+func (d deadlined) GetToken(ctx context.Context, _ policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	ends, ok := ctx.Deadline()
+	if *d.left = time.Until(ends); !ok {
+		*d.left = 0
 	}
-	late := context.WithValue(t.Context(), attemptKey{}, &attempt{began: time.Now()})
-	if _, err := c.GetToken(late, scope); err == nil || asked != 2 {
-		t.Errorf("a later try: %v, asked %d times in all, want 2", err, asked)
+	return azcore.AccessToken{}, errors.New("the endpoint is down")
+}
+
+// A try must outlive its login, to say why there was none; and who has a token in hand has a secret to read.
+func TestLoginsAreGivenAPartOfTheTry(t *testing.T) {
+	for _, tt := range []struct{ try, login, renewal time.Duration }{{15 * time.Second, 10 * time.Second, renewalLimit}, {1500 * time.Millisecond, time.Second, time.Second}} {
+		synctest.Test(t, func(t *testing.T) {
+			client, err := New(Options{TryTimeout: tt.try})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ref := Ref{host: "contoso-web.vault.azure.net", name: "www"}
+			c, err := client.credential(question{id: Identity{Method: ServicePrincipal}, ref: ref})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var left time.Duration
+			c.open = func() (azcore.TokenCredential, error) { return deadlined{&left}, nil }
+			if _, err := c.GetToken(t.Context(), scope); err == nil || left != tt.login {
+				t.Errorf("a login within a try of %v: %v, want %v", tt.try, left, tt.login)
+			}
+			c.holdAging(time.Minute)
+			if _, err := c.GetToken(t.Context(), scope); err != nil || left != tt.renewal {
+				t.Errorf("a renewal within a try of %v: %v, want %v", tt.try, left, tt.renewal)
+			}
+		})
 	}
+}
+
+// A vault can make up new claims with each answer.
+func TestClaimsThatChangeCostOneLoginAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		c := newTestCredential(nil)
+		c.id.Method = ServicePrincipal
+		c.open = func() (azcore.TokenCredential, error) {
+			asked++
+			return granting(fmt.Sprint("token ", asked)), nil
+		}
+		for i, tt := range []struct {
+			wait   time.Duration
+			claims bool
+			want   int
+		}{{0, false, 1}, {0, true, 2}, {0, true, 2}, {youngToken - 1, true, 2}, {0, false, 2}, {1, true, 3}, {0, true, 3}} {
+			time.Sleep(tt.wait)
+			o := scope
+			if tt.claims {
+				o.Claims = fmt.Sprint("claims ", i)
+			}
+			if got, err := c.GetToken(t.Context(), o); err != nil || got.Token != fmt.Sprint("token ", tt.want) {
+				t.Errorf("step %d: %q, %v; want token %d", i, got.Token, err, tt.want)
+			}
+		}
+	})
+}
+
+// The token that lacks the claims would only be rejected, and nobody would learn why there is no better one.
+func TestFailedRequestForClaimsIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		c := newTestCredential(func() (azcore.AccessToken, error) {
+			asked++
+			return azcore.AccessToken{}, &Error{Kind: KindIdentity, Fact: "the secret has expired"}
+		})
+		c.id.Method = ServicePrincipal
+		c.holdAging(time.Hour)
+		demand := scope
+		demand.Claims = "{}"
+		for _, want := range []int{1, 1} {
+			if got, err := c.GetToken(t.Context(), demand); err == nil || err.Error() != "the secret has expired" || asked != want {
+				t.Errorf("%q, %v, asked %d times", got.Token, err, asked)
+			}
+		}
+		if got, err := c.GetToken(t.Context(), scope); err != nil || got.Token != "aging" {
+			t.Errorf("without claims: %q, %v", got.Token, err)
+		}
+		c.open = func() (azcore.TokenCredential, error) { return granting("new"), nil }
+		time.Sleep(failurePause)
+		if got, err := c.GetToken(t.Context(), demand); err != nil || got.Token != "new" {
+			t.Errorf("once it is mended: %q, %v", got.Token, err)
+		}
+	})
+}
+
+// While somebody asks for claims, the token without them serves those alone whom it helps.
+func TestTokenWithoutClaimsDoesNotServeWhileTheyAreAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTestCredential(nil)
+		c.id.Method = ServicePrincipal
+		c.holdAging(time.Hour)
+		c.open = func() (azcore.TokenCredential, error) {
+			time.Sleep(time.Second)
+			return granting("with claims"), nil
+		}
+		demand := scope
+		demand.Claims = "{}"
+		var callers sync.WaitGroup
+		for range 3 {
+			callers.Go(func() {
+				if got, err := c.GetToken(t.Context(), demand); err != nil || got.Token != "with claims" {
+					t.Errorf("with claims: %q, %v", got.Token, err)
+				}
+			})
+		}
+		synctest.Wait()
+		if got, err := c.GetToken(t.Context(), scope); err != nil || got.Token != "aging" {
+			t.Errorf("without claims: %q, %v", got.Token, err)
+		}
+		callers.Wait()
+	})
+}
+
+// Where a clock is wrong, every token is over when it comes.
+func TestTokenThatIsOverOnArrivalDoesNotFloodItsSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		c := newTestCredential(func() (azcore.AccessToken, error) {
+			asked++
+			return azcore.AccessToken{Token: "over", ExpiresOn: time.Now().Add(-time.Hour)}, nil
+		})
+		for _, tt := range []struct {
+			wait time.Duration
+			want int
+		}{{0, 1}, {0, 1}, {renewalPause - 1, 1}, {1, 2}} {
+			time.Sleep(tt.wait)
+			if got, err := c.GetToken(t.Context(), scope); err != nil || got.Token != "over" || asked != tt.want {
+				t.Errorf("%q, %v, asked %d times, want %d", got.Token, err, asked, tt.want)
+			}
+		}
+	})
 }
 
 func TestGivingUpWhileAnotherAsks(t *testing.T) {
@@ -619,6 +817,32 @@ func TestGivingUpWhileAnotherAsks(t *testing.T) {
 	var e *Error
 	if !errors.As(err, &e) || e.Kind != KindIdentity || !errors.Is(err, context.Canceled) {
 		t.Errorf("GetToken = %v", err)
+	}
+}
+
+// What may hold a token is not shown, in whichever form.
+func TestAnswersThatMayGrantAreKnown(t *testing.T) {
+	for _, tt := range []struct {
+		url    string
+		status int
+		want   bool
+	}{
+		{"https://login.example.com/t/v2.0/.well-known/openid-configuration", 200, false},
+		{"http://login.example.com/t/v2.0/.well-known/openid-configuration", 200, true},
+		{"https://login.example.com/t/oauth2/v2.0/token", 200, true},
+		{"https://login.example.com/t/oauth2/v2.0/token", 203, true},
+		{"https://login.example.com/t/oauth2/v2.0/token", 401, false},
+		{"http://169.254.169.254/metadata/identity/oauth2/token", 200, true},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, tt.url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var a loginAnswer
+		a.note(req, &http.Response{StatusCode: tt.status}, []byte(`{"error":"x"}`))
+		if a.mayGrant != tt.want || a.status != tt.status || (a.code == "x") != (tt.status >= 400) {
+			t.Errorf("%s %d: %+v", tt.url, tt.status, a)
+		}
 	}
 }
 

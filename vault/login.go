@@ -6,10 +6,10 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
-	"os/exec"
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -69,12 +69,10 @@ func (l login) open() (azcore.TokenCredential, error) {
 			return l.openCertificate()
 		}
 		return l.openSecret()
-	case AzureCLI:
-		return l.openCLI()
 	case Environment:
-		return azidentity.NewEnvironmentCredential(&azidentity.EnvironmentCredentialOptions{ClientOptions: l.options(), DisableInstanceDiscovery: true})
+		return l.openEnvironment()
 	case Ambient:
-		return azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: l.options(), DisableInstanceDiscovery: true})
+		return l.openAmbient()
 	}
 	return nil, &Error{Kind: KindIdentity, Fact: fmt.Sprintf("%q is no kind of identity", string(l.id.Method)), Hint: "see the settings page for the kinds there are"}
 }
@@ -107,50 +105,108 @@ func (l login) openSecret() (azcore.TokenCredential, error) {
 	if err != nil {
 		return nil, err
 	}
-	return azidentity.NewClientSecretCredential(l.id.TenantID, l.id.ClientID, string(bytes.TrimSpace(secret)),
+	return l.bySecret(l.id.TenantID, l.id.ClientID, string(bytes.TrimSpace(secret)))
+}
+
+func (l login) bySecret(tenant, client, secret string) (azcore.TokenCredential, error) {
+	return azidentity.NewClientSecretCredential(tenant, client, secret,
 		&azidentity.ClientSecretCredentialOptions{ClientOptions: l.options(), DisableInstanceDiscovery: true})
 }
 
 func (l login) openCertificate() (azcore.TokenCredential, error) {
-	text, err := l.read(l.id.CertificateFile, "certificate")
+	p := principal{tenant: l.id.TenantID, client: l.id.ClientID, certificateFile: l.id.CertificateFile, passwordPlace: l.id.PasswordFile}
+	if l.id.PasswordFile != "" {
+		password, err := l.read(l.id.PasswordFile, "password")
+		if err != nil {
+			return nil, err
+		}
+		p.password = bytes.TrimSpace(password)
+	}
+	return l.byCertificate(p)
+}
+
+// principal is an application that shows a certificate.
+type principal struct {
+	tenant, client  string
+	certificateFile string
+	password        []byte
+	passwordPlace   string // where the password is, "" if there is none
+	sendChain       bool   // for applications that trust the issuer and the name of the certificate
+}
+
+func (l login) byCertificate(p principal) (azcore.TokenCredential, error) {
+	text, err := l.read(p.certificateFile, "certificate")
 	if err != nil {
 		return nil, err
 	}
-	var password []byte
-	if l.id.PasswordFile != "" {
-		if password, err = l.read(l.id.PasswordFile, "password"); err != nil {
-			return nil, err
-		}
-	}
-	certs, key, err := parsePrincipal(text, bytes.TrimSpace(password))
+	certs, key, err := parsePrincipal(text, p.password)
 	if err != nil {
-		return nil, explainCertificate(l.id, err)
+		return nil, explainCertificate(l.id, p, err)
 	}
-	c, err := azidentity.NewClientCertificateCredential(l.id.TenantID, l.id.ClientID, certs, key,
-		&azidentity.ClientCertificateCredentialOptions{ClientOptions: l.options(), DisableInstanceDiscovery: true})
+	c, err := azidentity.NewClientCertificateCredential(p.tenant, p.client, certs, key,
+		&azidentity.ClientCertificateCredentialOptions{ClientOptions: l.options(), DisableInstanceDiscovery: true, SendCertificateChain: p.sendChain})
 	if err != nil {
-		return nil, explainCertificate(l.id, err)
+		return nil, explainCertificate(l.id, p, err)
 	}
 	return c, nil
+}
+
+// openEnvironment reads the variables that azidentity.EnvironmentCredential reads, apart from those of a person with a
+// password. That one reads the certificate without bound, waits for ever at a pipe, and knows only older forms of PFX.
+func (l login) openEnvironment() (azcore.TokenCredential, error) {
+	tenant, client := os.Getenv("AZURE_TENANT_ID"), os.Getenv("AZURE_CLIENT_ID")
+	secret, certificate, password := os.Getenv("AZURE_CLIENT_SECRET"), os.Getenv("AZURE_CLIENT_CERTIFICATE_PATH"), os.Getenv("AZURE_CLIENT_CERTIFICATE_PASSWORD")
+	switch {
+	case tenant == "":
+		return nil, explainUnset(l.id, "AZURE_TENANT_ID")
+	case client == "":
+		return nil, explainUnset(l.id, "AZURE_CLIENT_ID")
+	case secret != "":
+		return l.bySecret(tenant, client, secret)
+	case certificate == "":
+		return nil, explainUnset(l.id, "AZURE_CLIENT_SECRET or AZURE_CLIENT_CERTIFICATE_PATH")
+	}
+	p := principal{tenant: tenant, client: client, certificateFile: certificate, password: []byte(password)}
+	if password != "" {
+		p.passwordPlace = "AZURE_CLIENT_CERTIFICATE_PASSWORD"
+	}
+	chain := os.Getenv("AZURE_CLIENT_SEND_CERTIFICATE_CHAIN")
+	p.sendChain = chain == "1" || strings.EqualFold(chain, "true")
+	return l.byCertificate(p)
+}
+
+// openAmbient looks at the files first that azidentity would read without bound or wait at; those that are merely absent or
+// unreadable cost it nothing, and it goes on with what else there is.
+func (l login) openAmbient() (azcore.TokenCredential, error) {
+	for _, proof := range []struct{ file, what string }{
+		{os.Getenv("AZURE_CLIENT_CERTIFICATE_PATH"), "certificate"}, {os.Getenv("AZURE_FEDERATED_TOKEN_FILE"), "token"},
+	} {
+		if proof.file == "" {
+			continue
+		}
+		if _, err := readProof(proof.file); errors.Is(err, errNotRegular) || errors.Is(err, errProofLarge) {
+			return nil, explainFile(l.id, proof.file, proof.what, err)
+		}
+	}
+	return azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: l.options(), DisableInstanceDiscovery: true,
+		TenantID: os.Getenv("AZURE_TENANT_ID")})
 }
 
 // parsePrincipal reads the certificate of a service principal with its key. azidentity reads PEM well, but of PFX only those
 // of an older form: neither AES nor a MAC of SHA-256, which OpenSSL 3 writes.
 func parsePrincipal(text, password []byte) ([]*x509.Certificate, crypto.PrivateKey, error) {
 	if block, _ := pem.Decode(text); block != nil {
-		return azidentity.ParseCertificates(text, password)
+		if !bytes.Contains(text, []byte("PRIVATE KEY-----")) {
+			return nil, nil, errNoKey
+		}
+		return azidentity.ParseCertificates(text, nil)
 	}
 	key, leaf, others, err := pkcs12.DecodeChain(text, string(password))
+	if errors.Is(err, pkcs12.ErrIncorrectPassword) {
+		return nil, nil, errPassword
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the PFX: %w", err)
 	}
 	return append([]*x509.Certificate{leaf}, others...), key, nil
-}
-
-func (l login) openCLI() (azcore.TokenCredential, error) {
-	if _, err := exec.LookPath("az"); err != nil {
-		return nil, &Error{Kind: KindIdentity, Err: err, Fact: "no token: the Azure CLI is not installed, there is no az in PATH",
-			Hint: "install the Azure CLI for the user that kvfs runs as, and sign in: " + loginCommand(l.id)}
-	}
-	return azidentity.NewAzureCLICredential(&azidentity.AzureCLICredentialOptions{TenantID: l.id.TenantID})
 }

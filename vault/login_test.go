@@ -185,7 +185,7 @@ func TestEveryRefusalOfTheLoginServerIsExplained(t *testing.T) {
 	trusting := func(issuer, subject, audience string) emulator.Application {
 		return emulator.Application{ClientID: appID, Federated: []emulator.FederatedCredential{{Issuer: issuer, Subject: subject, Audience: audience, Key: p.key.Public()}}}
 	}
-	renew := "make a new one: az ad app credential reset --append --id " + appID + " --query password --output tsv > " + secret
+	renew := "make a new one: (umask 077; az ad app credential reset --append --id " + appID + " --query password --output tsv > " + secret + ".new) && mv " + secret + ".new " + secret
 	trust := `let it trust the token's issuer and subject: az ad app federated-credential create --id ` + appID +
 		` --parameters '{"name":"kvfs","issuer":"` + issuer + `","subject":"` + subject + `","audiences":["` + audience + `"]}'`
 	register := func(file string) string {
@@ -241,6 +241,7 @@ func TestEveryRefusalOfTheLoginServerIsExplained(t *testing.T) {
 			hint: "check this machine's clock, and that the certificate or token has not expired"},
 	} {
 		w.SetApplications(tt.app)
+		w.client.AgeTokens(time.Second)
 		for name, value := range map[string]string{"AZURE_TENANT_ID": emulator.Tenant, "AZURE_CLIENT_ID": appID, "AZURE_CLIENT_SECRET": password} {
 			if !tt.environment {
 				value = ""
@@ -274,7 +275,7 @@ func shownNowhere(t *testing.T, w *world, err error) {
 func TestLoginServersThatFailAreExplained(t *testing.T) {
 	const who = "no token for the service principal " + appID + " with the secret in "
 	later := "try again later; the login server login.microsoftonline.com is busy or failing"
-	reach := "check that firewalls, routes and the proxy let this machine reach login.microsoftonline.com"
+	const way = "check kvfs.transport.connect"
 	for _, tt := range []struct {
 		fault      emulator.Fault
 		status     int
@@ -286,9 +287,9 @@ func TestLoginServersThatFailAreExplained(t *testing.T) {
 			who + "SECRET: 429 temporarily_unavailable AADSTS90055: There are too many incoming requests", later},
 		{emulator.Fault{Kind: emulator.ServerError}, 500, "AADSTS50000", 0, who + "SECRET: 500 server_error AADSTS50000: There was an error issuing a token or an issue with our sign-in service", later},
 		{emulator.Fault{Kind: emulator.Unavailable}, 503, "AADSTS90033", 0, who + "SECRET: 503 temporarily_unavailable AADSTS90033: A transient error has occurred. Please try again", later},
-		{emulator.Fault{Kind: emulator.Hang}, 0, "", 0, "no token: the login server login.microsoftonline.com does not answer", reach},
-		{emulator.Fault{Kind: emulator.HalfOpen}, 0, "", 0, "no token: the login server login.microsoftonline.com does not answer", reach},
-		{emulator.Fault{Kind: emulator.Drop}, 0, "", 0, "no token: cannot reach the login server login.microsoftonline.com: the connection was closed", reach},
+		{emulator.Fault{Kind: emulator.Hang}, 0, "", 0, "no token: the login server login.microsoftonline.com at ADDRESS (kvfs.transport.connect) does not answer", way},
+		{emulator.Fault{Kind: emulator.HalfOpen}, 0, "", 0, "no token: the login server login.microsoftonline.com at ADDRESS (kvfs.transport.connect) does not answer", way},
+		{emulator.Fault{Kind: emulator.Drop}, 0, "", 0, "no token: cannot reach the login server login.microsoftonline.com at ADDRESS (kvfs.transport.connect): the connection was closed", way},
 	} {
 		w := newWorld(t, emulator.Options{}, vault.Options{TryTimeout: 3 * time.Second})
 		w.warm(t)
@@ -299,7 +300,7 @@ func TestLoginServersThatFailAreExplained(t *testing.T) {
 		_, err := w.client.Get(t.Context(), bySecret(secret), mustParse(t, www))
 		e := failure(t, err)
 		if e.Kind != vault.KindIdentity || e.Status != tt.status || e.Inner != tt.inner || e.RetryAfter != tt.after ||
-			e.Fact != strings.Replace(tt.fact, "SECRET", secret, 1) || e.Hint != tt.hint {
+			e.Fact != strings.NewReplacer("SECRET", secret, "ADDRESS", w.Addr()).Replace(tt.fact) || e.Hint != tt.hint {
 			t.Errorf("%s: %s %d %q %v: %v\n  want %s\n  hint %s\n  want %s", tt.fault.Kind, e.Kind, e.Status, e.Inner, e.RetryAfter, e, tt.fact, e.Hint, tt.hint)
 		}
 		if got := w.Counters().Login; got != 1 && (got != 2 || tt.fault.Kind != emulator.Drop) {
@@ -308,6 +309,7 @@ func TestLoginServersThatFailAreExplained(t *testing.T) {
 		shownNowhere(t, w, err)
 		w.ClearFaults()
 		w.add(t, "www", "x")
+		w.client.AgeTokens(10 * time.Second)
 		if _, err := w.client.Get(t.Context(), bySecret(secret), mustParse(t, www)); err != nil {
 			t.Errorf("after %s: %v", tt.fault.Kind, err)
 		}
@@ -389,9 +391,10 @@ func TestLoginServerThatIsAwayIsExplained(t *testing.T) {
 	_ = closed.Close()
 	secret := bySecret(write(t, "secret", password))
 	for _, tt := range []struct{ ca, to, fact, hint string }{
-		{w.Endpoints().CA, closed.Addr().String(), "no token: cannot reach the login server login.microsoftonline.com: connection refused",
-			"check that firewalls, routes and the proxy let this machine reach login.microsoftonline.com"},
-		{w.Endpoints().CA, newBroken(t, 0, nil).Listener.Addr().String(), "no token: cannot reach the login server login.microsoftonline.com: its certificate is not trusted: x509: certificate is valid for example.com, *.example.com, not login.microsoftonline.com",
+		{w.Endpoints().CA, closed.Addr().String(), "no token: cannot reach the login server login.microsoftonline.com at ADDRESS (kvfs.transport.connect): connection refused", "check kvfs.transport.connect"},
+		{w.Endpoints().CA, newBroken(t, 0, nil).Listener.Addr().String(), "no token: cannot reach the login server login.microsoftonline.com at ADDRESS (kvfs.transport.connect): its certificate is for another name: x509: certificate is valid for example.com, *.example.com, not login.microsoftonline.com",
+			"check kvfs.transport.connect"},
+		{w.Endpoints().CA, newWorld(t, emulator.Options{}, vault.Options{}).Addr(), "no token: cannot reach the login server login.microsoftonline.com at ADDRESS (kvfs.transport.connect): its certificate is not trusted: x509: certificate signed by unknown authority",
 			"if a proxy or a private cloud has a CA of its own, name its file in kvfs.transport.caFile"},
 	} {
 		c, err := vault.New(vault.Options{CAFile: tt.ca, Connect: map[string]string{"*.vault.azure.net:443": w.Addr(), "login.microsoftonline.com:443": tt.to}})
@@ -399,7 +402,7 @@ func TestLoginServerThatIsAwayIsExplained(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = c.Get(t.Context(), secret, mustParse(t, www))
-		if e := failure(t, err); e.Kind != vault.KindIdentity || e.Fact != tt.fact || e.Hint != tt.hint {
+		if e := failure(t, err); e.Kind != vault.KindIdentity || !strings.HasPrefix(e.Fact, strings.Replace(tt.fact, "ADDRESS", tt.to, 1)) || e.Hint != tt.hint {
 			t.Errorf("%s: %v\n  want %s\n  hint %s\n  want %s", e.Kind, e, tt.fact, e.Hint, tt.hint)
 		}
 	}
@@ -446,6 +449,7 @@ func TestFilesThatRotateAreReadAgain(t *testing.T) {
 		}
 		w.SetApplications(tt.new)
 		write(t, tt.file, tt.content)
+		w.client.AgeTokens(time.Second)
 		if err := get(); err != nil {
 			t.Errorf("%s: with the new proof: %v", name, err)
 		}
@@ -519,6 +523,9 @@ func TestProofsThatCannotBeUsedAreExplained(t *testing.T) {
 	protected.PasswordFile = absent
 	wrong := protected
 	wrong.PasswordFile = write(t, "password", "wrong")
+	open := protected
+	open.PasswordFile = ""
+	keyless := write(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.cert.Raw})))
 	const who = "no token for the service principal " + appID
 	whose := "no token for the workload identity " + appID
 	convert := "make it PEM, an RSA key without password and its certificate: openssl pkcs12 -in OLD.pfx -nodes -out NEW.pem"
@@ -534,14 +541,16 @@ func TestProofsThatCannotBeUsedAreExplained(t *testing.T) {
 		{byCertificate(absent), who + " : cannot use the certificate in " + absent + ": there is no such file", "write the certificate to " + absent},
 		{byCertificate(ok), who + " with the certificate in " + ok + ": ", convert},
 		{protected, who + " : cannot use the password in " + absent + ": there is no such file", "write the password to " + absent},
-		{wrong, who + " with the certificate in " + wrong.CertificateFile + ": reading the PFX: pkcs12: decryption password incorrect", convert},
+		{wrong, who + " with the certificate in " + wrong.CertificateFile + ": the PFX cannot be read with this password", "the password in " + wrong.PasswordFile + " is not that of " + wrong.CertificateFile},
+		{open, who + " with the certificate in " + open.CertificateFile + ": the PFX cannot be read with this password", "it has a password: write that to a file and name it in certificatePasswordFile"},
+		{byCertificate(keyless), who + " with the certificate in " + keyless + ": there is no private key in it", "append the private key to it"},
 		{byToken(absent), whose + " : cannot use the token in " + absent + ": there is no such file", "check that " + absent + " is where the cluster puts the token for this workload"},
 		{byToken(empty), whose + " : cannot use the token in " + empty + ": it is empty", "check that " + empty + " is where the cluster puts the token for this workload"},
 		{vault.Identity{Method: vault.ServicePrincipal, TenantID: "t", ClientID: "c"}, "the service principal has neither a file with a secret nor one with a certificate", "complete the identity in the settings"},
 		{vault.Identity{Method: vault.ServicePrincipal, TenantID: "t", SecretFile: ok}, "the service principal has no client id", "complete the identity in the settings"},
 		{vault.Identity{Method: vault.WorkloadIdentity, ClientID: "c", TokenFile: ok}, "the workload identity has no tenant id",
 			"complete the identity in the settings, or let the webhook of workload identity set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_FEDERATED_TOKEN_FILE"},
-		{vault.Identity{Method: vault.Environment}, "no token for the service principal of the environment: missing environment variable AZURE_TENANT_ID", "complete the identity in the settings or in the environment"},
+		{vault.Identity{Method: vault.Environment}, "no token for the service principal of the environment: it does not set AZURE_TENANT_ID", "complete the environment: AZURE_TENANT_ID, AZURE_CLIENT_ID, and AZURE_CLIENT_SECRET or AZURE_CLIENT_CERTIFICATE_PATH"},
 		{vault.Identity{Method: "magic"}, `"magic" is no kind of identity`, "see the settings page for the kinds there are"},
 	} {
 		_, err := w.client.Get(t.Context(), tt.id, mustParse(t, www))

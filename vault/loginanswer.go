@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -18,6 +19,7 @@ var errWithoutTLS = errors.New("it would be asked without TLS")
 // loginTransporter sends what azidentity asks of login servers, and notes how they answer: azidentity flattens that to text.
 type loginTransporter struct {
 	world   *http.Client
+	ways    connect
 	machine *http.Client // for identity endpoints, which ambient credentials look for; nil: there are none
 }
 
@@ -26,24 +28,26 @@ var _ policy.Transporter = loginTransporter{}
 // Do implements policy.Transporter.
 func (t loginTransporter) Do(req *http.Request) (*http.Response, error) {
 	answer := loginAnswerOf(req.Context())
+	*answer = loginAnswer{host: req.URL.Host}
+	answer.way, _ = t.ways.lookup(authority(req))
 	client := t.world
 	switch {
 	case req.URL.Scheme == "https":
 	case t.machine != nil:
 		client = t.machine
 	default:
-		*answer = loginAnswer{host: req.URL.Host, failure: errWithoutTLS}
+		answer.failure = errWithoutTLS
 		return nil, errWithoutTLS
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		*answer = loginAnswer{host: req.URL.Host, failure: err}
+		answer.failure = err
 		return nil, err
 	}
 	text, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
 	if err != nil {
-		*answer = loginAnswer{host: req.URL.Host, failure: err}
+		answer.failure = err
 		return nil, fmt.Errorf("reading the answer of %s: %w", req.URL.Host, err)
 	}
 	answer.note(req, resp, text)
@@ -54,7 +58,8 @@ func (t loginTransporter) Do(req *http.Request) (*http.Response, error) {
 // loginAnswer is how the latest request to a login server ended. It travels in the context.
 type loginAnswer struct {
 	host       string
-	failure    error // there was no whole answer
+	way        string // host:port that Options.Connect leads to, "" if host is reached by its name
+	failure    error  // there was no whole answer
 	status     int
 	mayGrant   bool   // it may hold a token, so that nothing of it must be shown
 	code       string // such as invalid_client
@@ -74,12 +79,11 @@ func loginAnswerOf(ctx context.Context) *loginAnswer {
 	return new(loginAnswer)
 }
 
-// note keeps what a failing answer says, and of another one nothing but the status. Discovery alone is asked for with GET
-// and TLS.
+// note keeps what a failing answer says, and of another one nothing but the status: all but discovery may hold a token.
 func (a *loginAnswer) note(req *http.Request, resp *http.Response, text []byte) {
-	*a = loginAnswer{host: req.URL.Host, status: resp.StatusCode}
-	if resp.StatusCode == http.StatusOK {
-		a.mayGrant = req.Method != http.MethodGet || req.URL.Scheme != "https"
+	a.status = resp.StatusCode
+	if a.status/100 == 2 {
+		a.mayGrant = req.URL.Scheme != "https" || !strings.HasSuffix(req.URL.Path, "/.well-known/openid-configuration")
 		return
 	}
 	var body struct {

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -9,10 +10,32 @@ import (
 	"strings"
 )
 
-// explainCertificate reports a certificate that azidentity cannot use. Its errors quote nothing of the file.
-func explainCertificate(id Identity, err error) *Error {
-	return &Error{Kind: KindIdentity, Err: err, Fact: fmt.Sprintf("no token for the %s: %s", id, withoutStop(folded(err.Error()))),
+var (
+	errPassword = errors.New("the PFX cannot be read with this password")
+	errNoKey    = errors.New("there is no private key in it")
+)
+
+// explainCertificate reports a certificate that cannot be used. No error of a parser quotes anything of the file.
+func explainCertificate(id Identity, p principal, err error) *Error {
+	e := &Error{Kind: KindIdentity, Err: err, Fact: fmt.Sprintf("no token for the %s: %s", id, withoutStop(folded(err.Error()))),
 		Hint: "make it PEM, an RSA key without password and its certificate: openssl pkcs12 -in OLD.pfx -nodes -out NEW.pem"}
+	switch {
+	case errors.Is(err, errNoKey):
+		e.Hint = "append the private key to it"
+	case errors.Is(err, errPassword) && p.passwordPlace == "" && id.Method == Environment:
+		e.Hint = "it has a password: put that into AZURE_CLIENT_CERTIFICATE_PASSWORD"
+	case errors.Is(err, errPassword) && p.passwordPlace == "":
+		e.Hint = "it has a password: write that to a file and name it in certificatePasswordFile"
+	case errors.Is(err, errPassword):
+		e.Hint = fmt.Sprintf("the password in %s is not that of %s", folded(p.passwordPlace), folded(p.certificateFile))
+	}
+	return e
+}
+
+// explainUnset reports what the environment does not say.
+func explainUnset(id Identity, variable string) *Error {
+	return &Error{Kind: KindIdentity, Fact: fmt.Sprintf("no token for the %s: it does not set %s", id, variable),
+		Hint: "complete the environment: AZURE_TENANT_ID, AZURE_CLIENT_ID, and AZURE_CLIENT_SECRET or AZURE_CLIENT_CERTIFICATE_PATH"}
 }
 
 // explainLogin says why azidentity gave no token. answer is the last of the login server, if one was asked.
@@ -21,8 +44,6 @@ func explainLogin(id Identity, answer *loginAnswer, err error) *Error {
 		RequestID: answer.requestID, RetryAfter: answer.retryAfter, Err: err}
 	_, fact, _ := answer.known(id)
 	switch known := fact != ""; {
-	case id.Method == AzureCLI:
-		e.explainCLI(id, err)
 	case id.Method == Ambient && !known:
 		e.explainAmbient(answer, err)
 	case answer.failure != nil:
@@ -31,23 +52,12 @@ func explainLogin(id Identity, answer *loginAnswer, err error) *Error {
 	case answer.status == 0:
 		e.Message = folded(err.Error())
 		e.Fact, e.Hint = fmt.Sprintf("no token for the %s: %s", id, withoutStop(e.Message)), "complete the identity in the settings or in the environment"
-	case answer.status == http.StatusOK:
+	case answer.status/100 == 2:
 		e.explainLoginGarbage(answer, err)
 	default:
 		e.explainLoginRefusal(id, answer)
 	}
 	return e
-}
-
-func (e *Error) explainCLI(id Identity, err error) {
-	e.Hint = "sign in as the user that kvfs runs as: " + loginCommand(id)
-	if timedOut(err) {
-		e.Fact, e.Hint = "no token: the Azure CLI did not answer in time", "try again; check that az account get-access-token works on this machine"
-		return
-	}
-	said, _, _ := strings.Cut(err.Error(), "To troubleshoot, visit ") // azidentity's own
-	e.Message = folded(strings.TrimPrefix(strings.TrimPrefix(said, "AzureCLICredential: "), "ERROR: "))
-	e.Fact = "no token: the Azure CLI says: " + withoutStop(e.Message)
 }
 
 func loginCommand(id Identity) string {
@@ -72,16 +82,20 @@ func (e *Error) explainUnreached(answer *loginAnswer) {
 	cause, hint := causeOf(answer.failure, host)
 	var (
 		certificate *tls.CertificateVerificationError
+		name        x509.HostnameError
 		dns         *net.DNSError
 	)
 	switch {
 	case timedOut(answer.failure):
-		e.Fact = fmt.Sprintf("no token: the login server %s does not answer", host)
+		e.Fact = fmt.Sprintf("no token: the login server %s does not answer", placeOf(host, answer.way))
+		e.Hint = hintFor(answer.way, e.Hint)
 		return
 	case errors.Is(answer.failure, errTooLarge):
 		e.Fact = fmt.Sprintf("no token: the answer of the login server %s is larger than 1 MiB", host)
 		e.Hint = notALogin(host)
 		return
+	case errors.As(answer.failure, &name):
+		e.Hint = notALogin(host)
 	case errors.As(answer.failure, &certificate):
 		e.Hint = hint
 	case errors.As(answer.failure, &dns):
@@ -89,7 +103,8 @@ func (e *Error) explainUnreached(answer *loginAnswer) {
 	case cause == "":
 		cause = folded(innermost(answer.failure).Error())
 	}
-	e.Fact = fmt.Sprintf("no token: cannot reach the login server %s: %s", host, cause)
+	e.Fact = fmt.Sprintf("no token: cannot reach the login server %s: %s", placeOf(host, answer.way), cause)
+	e.Hint = hintFor(answer.way, e.Hint)
 }
 
 // explainLoginGarbage reports an answer 200 that azidentity could not use. Its errors quote the answer.

@@ -42,29 +42,31 @@ func tenantOf(id Identity) string {
 	if id.TenantID == "" {
 		return "the tenant in AZURE_TENANT_ID"
 	}
-	return "the tenant " + id.TenantID
+	return "the tenant " + folded(id.TenantID)
 }
 
 // secretPlace says where the secret of id is kept.
 func secretPlace(id Identity) string {
 	if id.Method == ServicePrincipal {
-		return id.SecretFile
+		return folded(id.SecretFile)
 	}
 	return "AZURE_CLIENT_SECRET"
 }
 
 func certificatePlace(id Identity) string {
 	if id.Method == ServicePrincipal {
-		return id.CertificateFile
+		return folded(id.CertificateFile)
 	}
 	return "AZURE_CLIENT_CERTIFICATE_PATH"
 }
 
-// renewSecret is how a new secret comes to where it is needed. kvfs reads a file again by itself.
+// renewSecret is how a new secret comes to where it is needed. kvfs reads a file again by itself, which holds the old secret
+// until az has the new one, and is nobody else's to read.
 func renewSecret(id Identity) string {
 	command := "az ad app credential reset --append --id " + argument(id.ClientID, "CLIENT-ID") + " --query password --output tsv"
 	if id.Method == ServicePrincipal {
-		return "make a new one: " + command + " > " + argument(id.SecretFile, "SECRET-FILE")
+		file := argument(id.SecretFile, "SECRET-FILE")
+		return fmt.Sprintf("make a new one: (umask 077; %s > %s.new) && mv %s.new %s", command, file, file, file)
 	}
 	return "make a new one, put it into AZURE_CLIENT_SECRET and restart kvfs: " + command
 }
@@ -80,9 +82,9 @@ func trustCommand(id Identity) string {
 		argument(id.ClientID, "CLIENT-ID"), argument(claims.Issuer, "ISSUER"), argument(claims.Subject, "SUBJECT"), argument(claims.Audience, "AUDIENCE"))
 }
 
-// argument returns s if it can stand in a command to paste as it is, else placeholder.
+// argument returns s if it can stand in a command to paste as it is, else placeholder. az reads the file that follows an @.
 func argument(s, placeholder string) string {
-	if s == "" || len(s) > 300 || strings.HasPrefix(s, "-") {
+	if s == "" || len(s) > 300 || s[0] == '-' || s[0] == '@' {
 		return placeholder
 	}
 	for _, c := range []byte(s) {

@@ -25,10 +25,7 @@ func timedOut(err error) bool {
 
 // explainSilence says why an identity endpoint gave no whole answer.
 func explainSilence(id Identity, err error) *Error {
-	endpoint := id.Endpoint
-	if endpoint == "" {
-		endpoint = defaultEndpoint
-	}
+	endpoint := endpointOf(id)
 	e := &Error{Kind: KindIdentity, Err: err, Hint: "enable a managed identity on this machine, or check msiEndpoint; outside of Azure there is none"}
 	switch cause, _ := causeOf(err, endpoint); {
 	case timedOut(err):
@@ -44,7 +41,7 @@ func explainSilence(id Identity, err error) *Error {
 	return e
 }
 
-// explainGarbage reports an answer 200 without a token. It shows nothing of it, since a part may be one.
+// explainGarbage reports an answer that grants nothing that can be used. It shows nothing of it, since a part may be a token.
 func explainGarbage(answer identityAnswer) *Error {
 	return &Error{Kind: KindIdentity, Status: answer.status, Fact: "no token: the identity endpoint's answer makes no sense",
 		Hint: "check that msiEndpoint leads to an identity endpoint"}
@@ -54,7 +51,7 @@ func explainGarbage(answer identityAnswer) *Error {
 func explainStranger(id Identity, arc bool, other string) *Error {
 	_, want := id.selector()
 	e := &Error{Kind: KindIdentity, Status: http.StatusOK, Fact: fmt.Sprintf("no token for the %s: the identity endpoint answered for another one", id),
-		Hint: fmt.Sprintf("check that %s is assigned to this machine, and that msiEndpoint leads to its own identity endpoint", want)}
+		Hint: fmt.Sprintf("check that %s is assigned to this machine, and that msiEndpoint leads to its own identity endpoint", folded(want))}
 	if other != "" {
 		e.Fact += ", " + quoted(other)
 	}
@@ -100,7 +97,30 @@ func explainRefusal(id Identity, arc bool, answer identityAnswer) *Error {
 		e.Fact += " " + withoutStop(said)
 	}
 	e.Hint = refusalHint(id, arc, answer, e.Code)
+	if e.Code == "" && answer.foreign(arc) {
+		e.Fact = fmt.Sprintf("no token: %s answered %d, which is no answer of Azure's", shortened(endpointOf(id)), e.Status)
+		e.Hint = "check that this is an Azure machine and that nothing stands between, or set msiEndpoint"
+	}
 	return e
+}
+
+// foreign reports whether a refusal that gives no code comes from something else than an identity endpoint: one that is busy
+// or being updated, or whose answer is a challenge, may have nothing to say.
+func (a identityAnswer) foreign(arc bool) bool {
+	switch a.status {
+	case http.StatusNotFound, http.StatusRequestTimeout, http.StatusGone, http.StatusTooManyRequests:
+		return false
+	case http.StatusUnauthorized:
+		return !arc && a.header.Get("WWW-Authenticate") == ""
+	}
+	return a.status < 500
+}
+
+func endpointOf(id Identity) string {
+	if id.Endpoint == "" {
+		return defaultEndpoint
+	}
+	return id.Endpoint
 }
 
 // refusalHint goes by status, code and selector: descriptions may change at any time.
@@ -122,15 +142,13 @@ func refusalHint(id Identity, arc bool, answer identityAnswer, code string) stri
 	case answer.status == http.StatusBadRequest:
 		return "this machine has several user-assigned identities or none: set msiClientId to the client id of one that is assigned"
 	case answer.status == http.StatusUnauthorized, answer.status == http.StatusForbidden:
-		return "assign a managed identity to this machine: az vm identity assign"
+		return "assign a managed identity to this machine: az vm identity assign --name VM --resource-group GROUP (scale set: az vmss identity assign with the same arguments)"
 	case answer.status == http.StatusTooManyRequests:
 		return "other programs on this machine ask for tokens too often: the endpoint takes 20 requests per second"
 	case answer.status == http.StatusNotFound:
 		return "the endpoint is being updated: try again in 70 seconds; if it lasts, check msiEndpoint"
 	case answer.status == http.StatusGone:
 		return "the endpoint is being updated: try again in 70 seconds"
-	case answer.status < 400:
-		return "check that msiEndpoint leads to an identity endpoint"
 	}
 	return "try again; if it lasts, check that a managed identity is enabled on this machine"
 }

@@ -62,11 +62,7 @@ type managed struct {
 var _ azcore.TokenCredential = managed{}
 
 func newManaged(id Identity, keys string, machine *http.Client) (managed, error) {
-	endpoint := id.Endpoint
-	if endpoint == "" {
-		endpoint = defaultEndpoint
-	}
-	u, err := tokenURL(endpoint)
+	u, err := tokenURL(endpointOf(id))
 	return managed{id, u, keys, machine}, err
 }
 
@@ -87,7 +83,7 @@ func (m managed) GetToken(ctx context.Context, o policy.TokenRequestOptions) (az
 			return azcore.AccessToken{}, err
 		}
 	}
-	if answer.status != http.StatusOK {
+	if answer.status/100 != 2 {
 		return azcore.AccessToken{}, explainRefusal(m.id, arc, answer)
 	}
 	return m.accept(answer, arc)

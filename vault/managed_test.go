@@ -184,6 +184,7 @@ func newArc(t *testing.T) *world {
 	keys := t.TempDir()
 	w := newWorld(t, emulator.Options{ArcKeys: keys}, vault.Options{})
 	w.client.MoveArcKeys(keys)
+	w.keys = keys
 	w.id = vault.Identity{Endpoint: w.Endpoints().Arc}
 	w.add(t, "www", "x")
 	return w
@@ -224,8 +225,8 @@ func TestEveryFailureOfArcIsExplained(t *testing.T) {
 		status     int
 		fact, hint string // of a key: what stands behind its name
 	}{
-		{fault: emulator.Fault{Kind: emulator.ArcWrongDirectory}, status: 401, fact: "which is no key of the agent", hint: agent},
-		{fault: emulator.Fault{Kind: emulator.ArcWrongSuffix}, status: 401, fact: "which is no key of the agent", hint: agent},
+		{fault: emulator.Fault{Kind: emulator.ArcWrongDirectory}, status: 401, fact: "which is no key of the agent: those are in KEYS", hint: agent},
+		{fault: emulator.Fault{Kind: emulator.ArcWrongSuffix}, status: 401, fact: "which is no key of the agent: those are in KEYS", hint: agent},
 		{fault: emulator.Fault{Kind: emulator.ArcOversizedKey}, status: 401, fact: "has not 1 to 4096 bytes", hint: agent},
 		{fault: emulator.Fault{Kind: emulator.ArcSymlinkKey}, status: 401, fact: "is a symbolic link", hint: agent},
 		{fault: emulator.Fault{Kind: emulator.ArcMalformedChallenge}, status: 401, fact: "no token for the system-assigned managed identity: 401 unauthorized_client Missing Basic Authorization header",
@@ -256,7 +257,7 @@ func TestEveryFailureOfArcIsExplained(t *testing.T) {
 		}
 		_, err := w.client.Get(t.Context(), tt.id.At(w.id.Endpoint), mustParse(t, www))
 		e := failure(t, err)
-		if e.Kind != vault.KindIdentity || e.Status != tt.status || !strings.HasSuffix(e.Fact, tt.fact) || e.Hint != tt.hint {
+		if e.Kind != vault.KindIdentity || e.Status != tt.status || !strings.HasSuffix(e.Fact, strings.Replace(tt.fact, "KEYS", w.keys, 1)) || e.Hint != tt.hint {
 			t.Errorf("%s: %s %d: %v\n  want %s\n  hint %s\n  want %s", tt.fault.Kind, e.Kind, e.Status, e, tt.fact, e.Hint, tt.hint)
 		}
 		shownNowhere(t, w, err)
@@ -359,6 +360,7 @@ func TestIdentityThatIsAssignedLaterWorksByItself(t *testing.T) {
 			t.Errorf("%s %d: %v", e.Kind, e.Status, e)
 		}
 		w.SetIdentities(machineIdentities...)
+		w.client.AgeTokens(time.Second)
 		if _, err := w.get(t, www); err != nil {
 			t.Errorf("once it is assigned: %v", err)
 		}

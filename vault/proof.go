@@ -30,12 +30,22 @@ func (l login) read(file, what string) ([]byte, error) {
 var (
 	errEmpty      = errors.New("it is empty")
 	errNotRegular = errors.New("it is not a regular file")
+	errTooLong    = errors.New("it is too large")
 	errProofLarge = errors.New("it is larger than 64 KiB")
 )
 
-// readProof follows symbolic links, by which Kubernetes rotates files, and waits for nothing.
+// readProof follows symbolic links, by which Kubernetes rotates files.
 func readProof(file string) ([]byte, error) {
-	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	text, err := readFile(file, 0, proofLimit)
+	if errors.Is(err, errTooLong) {
+		return nil, errProofLarge
+	}
+	return text, err
+}
+
+// readFile reads a regular file of at most limit bytes, and waits for nothing. flags are those of open(2) beside its own.
+func readFile(file string, flags, limit int) ([]byte, error) {
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK|flags, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -47,9 +57,9 @@ func readProof(file string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errNotRegular
 	}
-	text, err := io.ReadAll(io.LimitReader(f, proofLimit+1))
-	if err == nil && len(text) > proofLimit {
-		return nil, errProofLarge
+	text, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err == nil && len(text) > limit {
+		return nil, errTooLong
 	}
 	return text, err
 }
@@ -100,7 +110,11 @@ func explainFile(id Identity, file, what string, err error) *Error {
 	if id.Method == WorkloadIdentity && !errors.Is(err, os.ErrPermission) {
 		e.Hint = fmt.Sprintf("check that %s is where the cluster puts the token for this workload", file)
 	}
-	e.Fact = fmt.Sprintf("no token for the %s %s: cannot use the %s in %s: %s", kindOf(id), id.ClientID, what, file, cause)
+	name := id.String()
+	if id.Method == WorkloadIdentity || id.Method == ServicePrincipal { // the file is named once
+		name = kindOf(id) + " " + folded(id.ClientID)
+	}
+	e.Fact = fmt.Sprintf("no token for the %s: cannot use the %s in %s: %s", name, what, file, cause)
 	return e
 }
 

@@ -113,6 +113,8 @@ func answeredVersion(ref Ref, id *azsecrets.ID) (string, error) {
 		return ref.Version(), nil
 	case !validVersion(version):
 		return "", senseless(ref, "the answer for %s names no version", secretOf(ref))
+	case !isOf(ref, id):
+		return "", senseless(ref, "the answer for %s is another secret, %s", secretOf(ref), quoted(string(*id)))
 	case ref.Pinned() && !sameID(version, ref.Version()):
 		return "", senseless(ref, "the answer for %s is another version, %s", secretOf(ref), version)
 	}

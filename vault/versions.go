@@ -54,6 +54,9 @@ func listVersions(ctx context.Context, sdk *azsecrets.Client, ref Ref) ([]Versio
 			if item == nil || !validVersion(versionOf(item.ID)) {
 				return nil, senseless(ref, "the versions of %s include one without id", secretOf(ref))
 			}
+			if !isOf(ref, item.ID) {
+				return nil, senseless(ref, "the versions of %s include one of another secret, %s", secretOf(ref), quoted(string(*item.ID)))
+			}
 			versions = append(versions, versionInfo(versionOf(item.ID), item.Attributes))
 		}
 	}
@@ -94,6 +97,16 @@ func newestFirst(a, b VersionInfo) int {
 func versionOf(id *azsecrets.ID) string {
 	s := string(valueOf(id))
 	return s[strings.LastIndexByte(s, '/')+1:]
+}
+
+// isOf reports whether an id is that of a version of ref's secret.
+func isOf(ref Ref, id *azsecrets.ID) bool {
+	u, err := url.Parse(string(valueOf(id)))
+	if err != nil || !isVaultURL(ref, u) {
+		return false
+	}
+	parts := strings.Split(u.Path, "/")
+	return len(parts) == 4 && sameID(parts[1], "secrets") && sameID(parts[2], ref.Name())
 }
 
 // sameID compares as the service does: without case.
