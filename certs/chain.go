@@ -10,12 +10,9 @@ import (
 	"strings"
 )
 
-const (
-	// maxChecks and maxSteps bound the search for a chain. Real bundles need a dozen
-	// of each; a value can be made so that the number of paths is exponential.
-	maxChecks = 1000
-	maxSteps  = 10000
-)
+// maxSteps bounds the certificates that a search for a chain looks at. Real bundles need
+// a dozen; a value can be made so that the number of paths is exponential.
+const maxSteps = 200_000
 
 // distinct drops certificates that occur again. Order is kept.
 func distinct(certs []*x509.Certificate) []*x509.Certificate {
@@ -36,30 +33,55 @@ type finder struct {
 	certs   []*x509.Certificate
 	issuers map[*x509.Certificate][]*x509.Certificate // memo of issuersOf
 	roots   map[*x509.Certificate]bool                // memo of isRoot
-	checks  int                                       // signature checks left
-	steps   int                                       // certificates to visit left
+	names   map[*x509.Certificate]names               // memo of namesOf
+	members map[*x509.Certificate]int                 // memo of entity
+	ids     map[string]int                            // of entities
+	onPath  map[int]bool                              // entities on the path that is walked
+	checks  *effort                                   // for signatures
+	steps   int                                       // certificates to look at left
 	best    []*x509.Certificate
 }
+
+// entity numbers a CA, which may have several certificates, by its name and key.
+func (f *finder) entity(c *x509.Certificate) int {
+	id, known := f.members[c]
+	if !known {
+		both := string(c.RawSubject) + string(c.RawSubjectPublicKeyInfo) // each tells its length
+		if id, known = f.ids[both]; !known {
+			id = len(f.ids)
+			f.ids[both] = id
+		}
+		f.members[c] = id
+	}
+	return id
+}
+
+// names are those of a certificate in a form in which the same name is the same string.
+type names struct{ subject, issuer string }
 
 func newFinder(certs []*x509.Certificate) *finder {
 	return &finder{
 		certs:   certs,
 		issuers: make(map[*x509.Certificate][]*x509.Certificate),
 		roots:   make(map[*x509.Certificate]bool),
-		checks:  maxChecks,
+		names:   make(map[*x509.Certificate]names),
+		members: make(map[*x509.Certificate]int),
+		ids:     make(map[string]int),
+		onPath:  make(map[int]bool),
+		checks:  &effort{limit: maxChecking},
 		steps:   maxSteps,
 	}
 }
 
 // givenUp says that the search met its limits and a better chain may exist.
-func (f *finder) givenUp() bool { return f.checks == 0 || f.steps == 0 }
+func (f *finder) givenUp() bool { return f.checks.exhausted || f.steps == 0 }
 
 // rooted reports whether the path ends at a root.
 func (f *finder) rooted(path []*x509.Certificate) bool {
 	last := path[len(path)-1]
 	root, known := f.roots[last]
 	if !known {
-		root = isRoot(last)
+		root = f.isRoot(last)
 		f.roots[last] = root
 	}
 	return root
@@ -73,12 +95,19 @@ func (f *finder) walk(path []*x509.Certificate) {
 	if f.rooted(path) || f.steps == 0 {
 		return
 	}
-	f.steps--
-	for _, issuer := range f.issuersOf(path[len(path)-1]) {
-		if !slices.ContainsFunc(path, func(c *x509.Certificate) bool { return sameEntity(c, issuer) }) {
+	last := path[len(path)-1]
+	self := f.entity(last)
+	f.onPath[self] = true
+	for _, issuer := range f.issuersOf(last) {
+		if f.steps == 0 {
+			break
+		}
+		f.steps--
+		if !f.onPath[f.entity(issuer)] {
 			f.walk(append(path, issuer))
 		}
 	}
+	delete(f.onPath, self)
 }
 
 func (f *finder) better(path []*x509.Certificate) bool {
@@ -98,20 +127,23 @@ func (f *finder) issuersOf(child *x509.Certificate) []*x509.Certificate {
 	}
 	var found []*x509.Certificate
 	for _, c := range f.certs {
-		if c == child || !issuerNameFits(child, c) {
-			continue
-		}
-		if f.checks == 0 {
-			break
-		}
-		f.checks--
-		if signedBy(child, c) {
+		if c != child && f.nameFits(child, c) && f.signed(child, c) {
 			found = append(found, c)
 		}
 	}
 	slices.SortFunc(found, func(a, b *x509.Certificate) int { return compareIssuers(child, a, b) })
 	f.issuers[child] = found
 	return found
+}
+
+// signed is signedBy as long as there is effort left; then the search is given up.
+func (f *finder) signed(child, issuer *x509.Certificate) bool {
+	price := signatureCheck(child, issuer)
+	if !f.checks.reserve(price) {
+		return false
+	}
+	f.checks.did(price)
+	return signedBy(child, issuer)
 }
 
 // compareIssuers orders certificates that have all signed child, so of the same key: the
@@ -151,21 +183,35 @@ func keyIDRank(child, issuer *x509.Certificate) int {
 	return 2
 }
 
-// issuerNameFits compares names as RFC 5280 section 7.1 does, in essence: the same
-// name may be encoded in different string types, so bytes that differ prove nothing.
-// Attributes of every type count: CAs of one key may differ in a domain component alone.
-func issuerNameFits(child, issuer *x509.Certificate) bool {
-	return sameBytes(child, issuer) || slices.EqualFunc(child.Issuer.Names, issuer.Subject.Names, sameAttribute)
+// nameFits compares names as RFC 5280 section 7.1 does, in essence: the same name may be
+// encoded in different string types, so bytes that differ prove nothing. Attributes of
+// every type count: CAs of one key may differ in a domain component alone.
+func (f *finder) nameFits(child, issuer *x509.Certificate) bool {
+	return sameBytes(child, issuer) || f.namesOf(child).issuer == f.namesOf(issuer).subject
+}
+
+func (f *finder) namesOf(c *x509.Certificate) names {
+	known, ok := f.names[c]
+	if !ok {
+		known = names{plainName(c.Subject.Names), plainName(c.Issuer.Names)}
+		f.names[c] = known
+	}
+	return known
+}
+
+// plainName writes a name without the type of its strings and without case.
+func plainName(attributes []pkix.AttributeTypeAndValue) string {
+	var out strings.Builder
+	for _, a := range attributes {
+		fmt.Fprintf(&out, "%s=%q,", a.Type, strings.ToLower(fmt.Sprint(a.Value)))
+	}
+	return out.String()
 }
 
 // sameBytes reports whether child names its issuer as issuer does itself. Clients that
 // compare no further than that find no other.
 func sameBytes(child, issuer *x509.Certificate) bool {
 	return bytes.Equal(child.RawIssuer, issuer.RawSubject)
-}
-
-func sameAttribute(a, b pkix.AttributeTypeAndValue) bool {
-	return a.Type.Equal(b.Type) && strings.EqualFold(fmt.Sprint(a.Value), fmt.Sprint(b.Value))
 }
 
 // signedBy verifies the signature and nothing else. CheckSignatureFrom would refuse
@@ -179,8 +225,8 @@ func signedBy(child, issuer *x509.Certificate) bool {
 // isRoot reports whether a chain ends with c: it names itself as its issuer, and the
 // signature is its own or of a kind that cannot be verified here. A CA's certificate
 // for its new key signed with its old one has the same names and is no root.
-func isRoot(c *x509.Certificate) bool {
-	return bytes.Equal(c.RawSubject, c.RawIssuer) && (signedBy(c, c) || !verifiable(c))
+func (f *finder) isRoot(c *x509.Certificate) bool {
+	return bytes.Equal(c.RawSubject, c.RawIssuer) && (f.signed(c, c) || !verifiable(c))
 }
 
 // verifiable reports whether crypto/x509 can check the signature of c by a key of the
@@ -192,10 +238,6 @@ func verifiable(c *x509.Certificate) bool {
 	}
 	key, ok := c.PublicKey.(*rsa.PublicKey)
 	return c.PublicKey != nil && (!ok || key.N.BitLen() >= 1024)
-}
-
-func sameEntity(a, b *x509.Certificate) bool {
-	return bytes.Equal(a.RawSubject, b.RawSubject) && bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
 }
 
 func isCA(c *x509.Certificate) bool { return c.BasicConstraintsValid && c.IsCA }

@@ -38,11 +38,7 @@ func certificateAlgorithm(der []byte) pkix.AlgorithmIdentifier {
 // sec1Algorithm returns the curve of an ECPrivateKey of RFC 5915 in the form that
 // PKCS#8 and certificates have it.
 func sec1Algorithm(der []byte) pkix.AlgorithmIdentifier {
-	var key struct {
-		Version    int
-		PrivateKey []byte
-		Parameters asn1.RawValue `asn1:"optional,explicit,tag:0"`
-	}
+	var key sec1
 	var ec asn1.ObjectIdentifier = asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}
 	if _, err := asn1.Unmarshal(der, &key); err != nil {
 		return pkix.AlgorithmIdentifier{}

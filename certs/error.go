@@ -23,6 +23,11 @@ type Error struct {
 	Fact string // what was found: lower case, no full stop, nothing secret, names as of Printable
 	Hint string // one step a person can take; may be empty
 	Err  error  // the cause, or nil
+
+	// Partial is, with NoPrivateKey, what can be served all the same: a leaf and its
+	// chain, without a key. It is nil with every other kind, and when no certificate is
+	// the leaf: see [Parse].
+	Partial *Bundle
 }
 
 // Error returns the fact and, if there is one, the cause.

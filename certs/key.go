@@ -13,6 +13,7 @@ import (
 )
 
 const (
+	oidRSA         = "1.2.840.113549.1.1.1"
 	oidRSAPSS      = "1.2.840.113549.1.1.10"
 	oidECPublicKey = "1.2.840.10045.2.1"
 )
@@ -86,6 +87,14 @@ type pkcs8 struct {
 	PrivateKey []byte
 }
 
+// sec1 is ECPrivateKey of RFC 5915.
+type sec1 struct {
+	Version    int
+	PrivateKey []byte
+	Parameters asn1.RawValue  `asn1:"optional,explicit,tag:0"`
+	PublicKey  asn1.BitString `asn1:"optional,explicit,tag:1"`
+}
+
 type publicKeyInfo struct {
 	Algorithm pkix.AlgorithmIdentifier
 	PublicKey asn1.BitString
@@ -112,6 +121,32 @@ func parsePSS(der []byte) (*privateKey, bool) {
 		return nil, false
 	}
 	return &privateKey{public: &key.PublicKey, pss: true, kind: keyKind(&key.PublicKey), pkcs8: plain, spki: spki}, true
+}
+
+// traditional returns the key as PKCS#1 or SEC 1, if it has such a form.
+func (k *privateKey) traditional() (label string, der []byte, ok bool) {
+	var info pkcs8
+	if _, err := asn1.Unmarshal(k.pkcs8, &info); err != nil || k.pss {
+		return "", nil, false
+	}
+	switch info.Algorithm.Algorithm.String() {
+	case oidRSA:
+		return "RSA PRIVATE KEY", info.PrivateKey, true
+	case oidECPublicKey:
+		der, err := namedSEC1(info)
+		return "EC PRIVATE KEY", der, err == nil
+	}
+	return "", nil, false
+}
+
+// namedSEC1 adds the curve to a key in SEC 1, which inside of PKCS#8 is outside of it.
+func namedSEC1(info pkcs8) ([]byte, error) {
+	var key sec1
+	if _, err := asn1.Unmarshal(info.PrivateKey, &key); err != nil {
+		return nil, err
+	}
+	key.Parameters = asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 0, IsCompound: true, Bytes: info.Algorithm.Parameters.FullBytes}
+	return asn1.Marshal(key)
 }
 
 // publicKeyOf returns the certificate's public key, also one for RSA-PSS alone, for
@@ -153,6 +188,36 @@ func matchKey(keys []*privateKey, certs []*x509.Certificate) (key *privateKey, l
 	return key, leaf
 }
 
+// withoutKey arranges certificates that came without a key, or returns nil if none of
+// them is plainly the leaf.
+func (c *contents) withoutKey() *Bundle {
+	certs := distinct(c.certs)
+	f := newFinder(certs)
+	issuers := make(map[*x509.Certificate]bool)
+	for _, cert := range certs {
+		for _, issuer := range f.issuersOf(cert) {
+			issuers[issuer] = true
+		}
+	}
+	var leaf *x509.Certificate
+	ends := 0
+	for _, cert := range certs {
+		if issuers[cert] {
+			continue
+		}
+		ends++
+		if leaf == nil || newerLeaf(cert, leaf) {
+			leaf = cert
+		}
+	}
+	if leaf == nil || isCA(leaf) && ends > 1 {
+		return nil
+	}
+	b := &Bundle{Leaf: leaf, found: certs, noted: c.warnings}
+	b.arrange(f)
+	return b
+}
+
 // newerLeaf orders certificates that could be the leaf: no CA before a CA, then the
 // one that became valid last, then the one that is valid longest, then by bytes, so
 // that the order in the value never matters.
@@ -191,7 +256,7 @@ func whyNoKey(der []byte, err error) *Error {
 // keyAlgorithm names the algorithms that are supported, where failing means damage.
 func keyAlgorithm(oid string) string {
 	switch oid {
-	case "1.2.840.113549.1.1.1":
+	case oidRSA:
 		return "RSA"
 	case oidRSAPSS:
 		return "RSA-PSS"

@@ -105,6 +105,15 @@ func TestRSAPSSKeysAreRead(t *testing.T) {
 	mustRefuse(t, join(keyPEM(t, key), pssCert), KeyMismatch)
 }
 
+// pssBundle is of a key for RSA-PSS alone.
+func pssBundle(t testing.TB) *Bundle {
+	t.Helper()
+	key := must[*rsa.PrivateKey](t)(rsa.GenerateKey(rand.Reader, 2048))
+	algorithm := pkix.AlgorithmIdentifier{Algorithm: oidOf(t, oidRSAPSS)}
+	der := must[[]byte](t)(asn1.Marshal(pkcs8{Algorithm: algorithm, PrivateKey: x509.MarshalPKCS1PrivateKey(key)}))
+	return mustParse(t, join(block("PRIVATE KEY", der), block("CERTIFICATE", withPublicKeyAlgorithm(t, newChain(t, 1, key)[0].cert, algorithm))))
+}
+
 // withPublicKeyAlgorithm rewrites a certificate. Its signature is then wrong, which does
 // not matter to a leaf.
 func withPublicKeyAlgorithm(t testing.TB, cert *x509.Certificate, algorithm pkix.AlgorithmIdentifier) []byte {

@@ -16,6 +16,8 @@ const (
 	maxValue = 256 << 10
 	// maxCertificates bounds a bundle: every pair may cost a signature check.
 	maxCertificates = 100
+	// maxKeys bounds it too: every key is compared with every certificate.
+	maxKeys = 100
 )
 
 // decoderGaveUp is the fact when a decoder panics. FuzzParse takes it for a failure.
@@ -25,6 +27,7 @@ const decoderGaveUp = "the value cannot be read: a decoder gave up on it"
 // decided about it. The readers of PKCS#12 and PEM fill it, assemble judges it.
 type contents struct {
 	format   string // "PKCS#12 file" or "PEM text", for facts
+	effort   *effort
 	keys     []*privateKey
 	certs    []*x509.Certificate
 	warnings []string
@@ -61,6 +64,14 @@ func (c *contents) keepCertificate(cert *x509.Certificate) *Error {
 // addKey keeps a key. One of an unsupported kind is an error only if no other key
 // fits, which assemble finds out.
 func (c *contents) addKey(der []byte) *Error {
+	if len(c.keys) == maxKeys {
+		return unsupported("keep the key of the certificate", "the %s holds more than %d private keys", c.format, maxKeys)
+	}
+	price := keyReading(len(der))
+	if !c.effort.reserve(price) {
+		return tooMuchKey(c.format)
+	}
+	c.effort.did(price)
 	key, err := parseKey(der)
 	switch {
 	case err == nil:
@@ -76,7 +87,12 @@ func (c *contents) addKey(der []byte) *Error {
 // Parse reads the value of a secret. contentType is the secret's own statement and
 // a hint alone: it may be empty or wrong, the content decides.
 //
-// The error is always an *Error. The work is bounded for any value; see the package
+// The error is always an *Error. One of the kind NoPrivateKey has in Partial what can be
+// served without the key, if the leaf is plain: it certifies none of the other
+// certificates, and is no CA or the only such one. (A value of CAs alone has no leaf.)
+// PKCS#7 is not opened and has no Partial.
+//
+// The work is bounded for any value; see the package
 // documentation. Parse is safe for concurrent use and does not keep or change value.
 func Parse(contentType string, value []byte) (bundle *Bundle, err error) {
 	// The last resort: the decoders below us read foreign bytes, and one bad secret
@@ -86,18 +102,18 @@ func Parse(contentType string, value []byte) (bundle *Bundle, err error) {
 			bundle, err = nil, corrupt(nil, decoderGaveUp)
 		}
 	}()
-	b, e := parse(contentType, value)
+	b, e := parse(contentType, value, &effort{limit: maxReading})
 	if e != nil {
 		return nil, e // not returned directly: a nil *Error is no nil error
 	}
 	return b, nil
 }
 
-func parse(contentType string, value []byte) (*Bundle, *Error) {
+func parse(contentType string, value []byte, work *effort) (*Bundle, *Error) {
 	if len(value) > maxValue {
 		return nil, unsupported("a secret holds at most 25 KB; is this the right file?", "the value has %d bytes, more than %d", len(value), maxValue)
 	}
-	found, err := read(contentType, value)
+	found, err := read(contentType, value, work)
 	if err != nil {
 		return nil, err
 	}
@@ -105,20 +121,20 @@ func parse(contentType string, value []byte) (*Bundle, *Error) {
 }
 
 // read finds out what the value is, and reads it.
-func read(contentType string, value []byte) (*contents, *Error) {
+func read(contentType string, value []byte, work *effort) (*contents, *Error) {
 	value = trimBOM(value)
 	if looksLikeDER(value) { // before PEM: the text may be inside, in a name
-		return readDER(value)
+		return readDER(value, work)
 	}
 	if looksLikePEM(value) {
-		return readPEM(value)
+		return readPEM(value, work)
 	}
 	decoded, err := decodeBase64(value)
 	switch {
 	case err == nil && looksLikeDER(decoded):
-		return readDER(decoded)
+		return readDER(decoded, work)
 	case err == nil && looksLikePEM(decoded): // `az keyvault secret set --encoding base64` of a PEM
-		return readPEM(trimBOM(decoded))
+		return readPEM(trimBOM(decoded), work)
 	}
 	return nil, notABundle(contentType, value, err)
 }
@@ -166,20 +182,34 @@ func decodeBase64(b []byte) ([]byte, error) {
 }
 
 // readDER reads PKCS#12, and names the other things that are DER.
-func readDER(der []byte) (*contents, *Error) {
-	if _, err := x509.ParseCertificate(der); err == nil {
-		return nil, noPrivateKey("the value is a certificate alone, in DER")
+func readDER(der []byte, work *effort) (*contents, *Error) {
+	if cert, err := x509.ParseCertificate(der); err == nil {
+		return nil, certificateAlone(cert)
 	}
-	if err := refuseLongKey(der); err != nil {
-		return nil, err
-	}
-	if _, err := x509.ParsePKCS8PrivateKey(der); err == nil {
+	if isKey(der) {
 		return nil, &Error{Kind: NoCertificate, Fact: "the value is a private key alone, in DER", Hint: "upload the certificate together with its key"}
 	}
 	if isPKCS7(der) {
 		return nil, noPrivateKey("the value is PKCS#7, which has certificates and never a key")
 	}
-	return readPKCS12(der)
+	return readPKCS12(der, work)
+}
+
+func certificateAlone(cert *x509.Certificate) *Error {
+	var alone contents
+	if err := alone.keepCertificate(cert); err != nil {
+		return err
+	}
+	e := noPrivateKey("the value is a certificate alone, in DER")
+	e.Partial = alone.withoutKey()
+	return e
+}
+
+// isKey knows PKCS#8 by its form: what is in the key is not looked at.
+func isKey(der []byte) bool {
+	var info pkcs8
+	_, err := asn1.Unmarshal(der, &info)
+	return err == nil && info.Version <= 1
 }
 
 func isPKCS7(der []byte) bool {
@@ -200,11 +230,11 @@ func assemble(found *contents) (*Bundle, *Error) {
 	if leaf == nil {
 		return nil, found.whyNoLeaf()
 	}
-	b := &Bundle{Leaf: leaf, Warnings: found.warnings, key: hide(*key)}
-	b.arrange(certs)
 	if len(found.keys) > 1 {
-		b.warn("%d private keys found; the one that fits the certificate is served", len(found.keys))
+		found.warn("%d private keys found; the one that fits the certificate is served", len(found.keys))
 	}
+	b := &Bundle{Leaf: leaf, key: hide(*key), found: certs, noted: found.warnings}
+	b.arrange(newFinder(certs))
 	return b, nil
 }
 
@@ -224,7 +254,9 @@ func (c *contents) whyNoLeaf() *Error {
 		return &Error{Kind: NoCertificate, Fact: fmt.Sprintf("the %s holds %s and no certificate", c.format, count(len(c.keys), "private key")),
 			Hint: "upload the certificate together with its key"}
 	case len(c.keys) == 0:
-		return noPrivateKey(fmt.Sprintf("the %s holds %s and no private key", c.format, count(len(c.certs), "certificate")))
+		e := noPrivateKey(fmt.Sprintf("the %s holds %s and no private key", c.format, count(len(c.certs), "certificate")))
+		e.Partial = c.withoutKey()
+		return e
 	}
 	return &Error{Kind: KeyMismatch, Fact: fmt.Sprintf("the private key (%s) belongs to no certificate in the %s, which has %s", c.keys[0].kind, c.format, name(c.certs[0])),
 		Hint: "upload the certificate with the key it was requested with"}

@@ -42,30 +42,17 @@ type pbkdf2Params struct {
 	PRF        pkix.AlgorithmIdentifier `asn1:"optional"`
 }
 
-const oidPBES2 = "1.2.840.113549.1.5.13"
-
-// iterations returns how many rounds of key derivation an encryption or PBMAC1 asks
-// for, without doing one, or nil if its parameters have no form that is known.
-func iterations(algorithm pkix.AlgorithmIdentifier) *big.Int {
-	params := algorithm.Parameters.FullBytes
-	var one pbes1Params
-	if _, err := asn1.Unmarshal(params, &one); err == nil {
-		return one.Iterations
-	}
-	var two pbes2Params // PBMAC1 has the same form
-	var kdf pbkdf2Params
-	if _, err := asn1.Unmarshal(params, &two); err != nil {
-		return nil
-	}
-	if _, err := asn1.Unmarshal(two.KDF.Parameters.FullBytes, &kdf); err != nil {
-		return nil
-	}
-	return kdf.Iterations
-}
+const (
+	oidPBES2  = "1.2.840.113549.1.5.13"
+	oidPBMAC1 = "1.2.840.113549.1.5.14"
+)
 
 // decrypt opens data with the empty password. bmp is the form of it that PBES1 uses:
-// two zero bytes or, in the files of some writers, none. PBES2 has one form alone.
-func decrypt(algorithm pkix.AlgorithmIdentifier, data, bmp []byte) ([]byte, error) {
+// two zero bytes or, in the files of some writers, none. PBES2 has one form alone. The
+// work must have been reserved.
+func (e *effort) decrypt(algorithm pkix.AlgorithmIdentifier, data, bmp []byte) ([]byte, error) {
+	steps, _ := derivation(algorithm)
+	e.did(steps)
 	block, iv, err := newCipher(algorithm, bmp)
 	if err != nil {
 		return nil, err

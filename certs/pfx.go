@@ -63,14 +63,15 @@ type safeBag struct {
 }
 
 // pfx is a PKCS#12 file taken apart as far as that goes without a password, and the
-// count of the work that the rest would be.
+// count of the work that the rest will be.
 type pfx struct {
-	der    []byte // DER outside; the inside is as it was, since the MAC is over it
-	pdu    pfxPDU
-	safes  []safe
-	rounds int64         // of key derivation, in sum, counted so far
-	nested bool          // a bag holds bags, which the library passes over
-	long   []shroudedKey // keys that need a look before the library parses them; without an algorithm if in the clear
+	der      []byte // DER outside; the inside is as it was, since the MAC is over it
+	pdu      pfxPDU
+	safes    []safe
+	nested   bool // a bag holds bags, which the library passes over
+	effort   *effort
+	mac      int64 // the price of verifying the MAC once
+	decoding int64 // the price of giving the file to the library once, as counted so far
 }
 
 // safe is one SafeContents: bags, or what gives bags when it is decrypted.
@@ -79,16 +80,17 @@ type safe struct {
 	bags      []safeBag                // nil as long as sealed is not opened
 	algorithm pkix.AlgorithmIdentifier // with sealed
 	sealed    []byte                   // encrypted, nil when the bags are in the clear
-	failed    error                    // why sealed did not open, if bags is nil
+	tried     bool                     // to open sealed
+	failed    error                    // why it did not open, if bags is nil
 }
 
 // openPFX takes a file apart. It derives no key.
-func openPFX(der []byte) (*pfx, *Error) {
+func openPFX(der []byte, work *effort) (*pfx, *Error) {
 	var pdu pfxPDU
 	if _, err := asn1.Unmarshal(der, &pdu); err != nil {
 		return nil, corrupt(err, "the value is no PKCS#12 file, or a damaged one")
 	}
-	p := &pfx{der: der, pdu: pdu}
+	p := &pfx{der: der, pdu: pdu, effort: work}
 	switch integrity := pdu.AuthSafe.ContentType.String(); {
 	case pdu.Version == 3 && integrity == oidSignedData:
 		return nil, unsupported("export it again with an empty password", "the PKCS#12 file is signed with a key instead of a password")
@@ -152,7 +154,7 @@ func (p *pfx) addSafe(info contentInfo) *Error {
 			return corrupt(err, "part %d of the PKCS#12 file cannot be read", len(p.safes)+1)
 		}
 		s.algorithm, s.sealed = data.Info.Algorithm, sealedContent(data.Info.Content)
-		if err := p.count(iterations(s.algorithm)); err != nil {
+		if err := p.count(s.algorithm); err != nil {
 			return err
 		}
 	}
@@ -189,11 +191,12 @@ func readBags(content []byte) (bags []safeBag, err error) {
 // one the library will use is up to the MAC, and a file can be made to open with two.
 func (p *pfx) unseal(i int) *Error {
 	s := &p.safes[i]
-	if s.sealed == nil || s.bags != nil {
+	if s.sealed == nil || s.tried {
 		return nil
 	}
+	s.tried = true
 	for _, bmp := range emptyPasswords(s.algorithm) {
-		bags, err := s.open(bmp)
+		bags, err := s.open(bmp, p.effort)
 		if err != nil {
 			s.failed = err
 			continue
@@ -208,8 +211,8 @@ func (p *pfx) unseal(i int) *Error {
 	return nil
 }
 
-func (s *safe) open(bmp []byte) ([]safeBag, error) {
-	plain, err := decrypt(s.algorithm, s.sealed, bmp)
+func (s *safe) open(bmp []byte, work *effort) ([]safeBag, error) {
+	plain, err := work.decrypt(s.algorithm, s.sealed, bmp)
 	if err != nil {
 		return nil, err
 	}

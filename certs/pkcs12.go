@@ -12,26 +12,23 @@ import (
 // readPKCS12 reads a PKCS#12 file with the empty password. The library decodes. What
 // it refuses with the password right, such as two keys, no key, BER or more than two
 // parts, is then read bag by bag.
-func readPKCS12(value []byte) (*contents, *Error) {
+func readPKCS12(value []byte, work *effort) (*contents, *Error) {
 	der, rest, err := toDER(value)
 	if err != nil {
 		return nil, corrupt(err, "the value begins like a PKCS#12 file and is cut short or damaged")
 	}
-	found := &contents{format: "PKCS#12 file"}
+	found := &contents{format: "PKCS#12 file", effort: work}
 	if n := len(bytes.Trim(rest, "\x00\r\n\t ")); n > 0 {
 		found.warn("%d bytes after the end of the PKCS#12 file are passed over", n)
 	}
-	p, e := openPFX(der)
+	p, e := openPFX(der, work)
 	if e != nil {
 		return nil, e
 	}
-	if e := p.withinBudget(); e != nil {
+	if e := p.withinEffort(); e != nil {
 		return nil, e
 	}
 	if e := p.countHidden(); e != nil {
-		return nil, e
-	}
-	if e := p.refuseLongKeys(); e != nil {
 		return nil, e
 	}
 	if e := p.decode(found); e != nil {
@@ -41,6 +38,7 @@ func readPKCS12(value []byte) (*contents, *Error) {
 }
 
 func (p *pfx) decode(found *contents) *Error {
+	p.effort.did(p.decoding)
 	key, first, others, err := pkcs12.DecodeChain(p.der, "")
 	switch {
 	case errors.Is(err, pkcs12.ErrIncorrectPassword):
@@ -53,6 +51,9 @@ func (p *pfx) decode(found *contents) *Error {
 	k, e := newKey(key)
 	if e != nil {
 		return e
+	}
+	if bits := keyBits(k.public); bits > maxRSABits {
+		return tooLongRSA("the private key", bits)
 	}
 	found.keys = append(found.keys, k)
 	for _, cert := range append([]*x509.Certificate{first}, others...) {
@@ -81,7 +82,7 @@ func (p *pfx) decodeBags(found *contents, reason error) *Error {
 			return p.whySealed(i, s.failed)
 		}
 	}
-	if e := p.withinBudget(); e != nil {
+	if e := p.withinEffort(); e != nil {
 		return e
 	}
 	for _, s := range p.safes {
@@ -99,7 +100,7 @@ func (p *pfx) decodeBags(found *contents, reason error) *Error {
 // parameters of its own, which are checked before the password.
 func (p *pfx) whyNoMAC(reason error) *Error {
 	switch oid := p.pdu.MacData.Mac.Algorithm.Algorithm.String(); oid {
-	case "1.2.840.113549.1.5.14":
+	case oidPBMAC1:
 		return locked(reason)
 	case "1.2.840.113549.2.5", "2.16.840.1.101.3.4.2.2", "2.16.840.1.101.3.4.2.4", "2.16.840.1.101.3.4.2.5", "2.16.840.1.101.3.4.2.6": // MD5, the rest of SHA-2
 		return unsupported("export it again with a SHA-256 MAC: openssl pkcs12 -export -macalg sha256", "the MAC of the PKCS#12 file uses the digest %s, which is not supported", oid)
@@ -172,7 +173,7 @@ func (p *pfx) addShrouded(found *contents, der []byte) *Error {
 	}
 	var failed error
 	for _, bmp := range emptyPasswords(key.Algorithm) {
-		plain, err := decrypt(key.Algorithm, key.Data, bmp)
+		plain, err := p.effort.decrypt(key.Algorithm, key.Data, bmp)
 		if err == nil && looksLikeDER(plain) {
 			return found.addKey(plain)
 		}

@@ -20,8 +20,8 @@ func looksLikePEM(b []byte) bool { return bytes.Contains(b, []byte(pemBegin)) }
 // readPEM reads PEM text in any order. encoding/pem passes over what it cannot read
 // and says nothing: the key or an intermediate would be gone. So every -----BEGIN is
 // decoded on its own and must give a block.
-func readPEM(text []byte) (*contents, *Error) {
-	found := &contents{format: "PEM text"}
+func readPEM(text []byte, work *effort) (*contents, *Error) {
+	found := &contents{format: "PEM text", effort: work}
 	for at := bytes.Index(text, []byte(pemBegin)); at >= 0; {
 		end := len(text)
 		next := bytes.Index(text[at+1:], []byte(pemBegin))

@@ -1,29 +1,29 @@
 package certs
 
 import (
+	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"math/big"
 )
 
-const (
-	// maxRSABits bounds an RSA modulus, as OpenSSL does. crypto/x509 computes with a
-	// key when it parses it: a second at this size, ten at double, and so on. So the
-	// size of a key must be seen before.
-	maxRSABits = 16384
-
-	// longKey is the size in bytes from which a key has room for more.
-	longKey = maxRSABits / 8
-)
+// maxRSABits bounds an RSA modulus, as OpenSSL does. Work with a key grows with the square
+// of its size or faster, and no client would have it.
+const maxRSABits = 16384
 
 func tooLongRSA(what string, bits int) *Error {
 	return unsupported("use an RSA key of 2048 to 4096 bits", "the RSA key of %s has %d bits, more than %d", what, bits, maxRSABits)
 }
 
-// refuseLongKey looks at the size of a key in PKCS#8 or PKCS#1. What is neither passes.
+func tooMuchKey(format string) *Error {
+	return unsupported("keep the key of the certificate; use an RSA key of 2048 to 4096 bits", "the private keys in the %s are more, or larger, than kvfs will work for", format)
+}
+
+// refuseLongKey looks at the size of a key in PKCS#8 or PKCS#1, before it is parsed. What
+// is neither passes.
 func refuseLongKey(der []byte) *Error {
-	if len(der) < longKey {
+	if len(der) < maxRSABits/8 {
 		return nil
 	}
 	var info pkcs8
@@ -42,29 +42,16 @@ func refuseLongKey(der []byte) *Error {
 
 func refuseLongCertificate(cert *x509.Certificate) *Error {
 	public, _ := publicKeyOf(cert)
-	if key, ok := public.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
-		return tooLongRSA(name(cert), key.N.BitLen())
+	if bits := keyBits(public); bits > maxRSABits {
+		return tooLongRSA(name(cert), bits)
 	}
 	return nil
 }
 
-// refuseLongKeys decrypts what might be too long for the library, in every form that
-// the library may use. What does not open here does not open there.
-func (p *pfx) refuseLongKeys() *Error {
-	for _, key := range p.long {
-		if len(key.Algorithm.Algorithm) == 0 { // in the clear
-			if err := refuseLongKey(key.Data); err != nil {
-				return err
-			}
-			continue
-		}
-		for _, bmp := range emptyPasswords(key.Algorithm) {
-			if plain, err := decrypt(key.Algorithm, key.Data, bmp); err == nil {
-				if err := refuseLongKey(plain); err != nil {
-					return err
-				}
-			}
-		}
+// keyBits is the size of an RSA key, and 0 of any other.
+func keyBits(public crypto.PublicKey) int {
+	if key, ok := public.(*rsa.PublicKey); ok {
+		return key.N.BitLen()
 	}
-	return nil
+	return 0
 }
