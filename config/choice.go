@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"unicode"
@@ -19,13 +20,19 @@ type method struct {
 	read   func(*object) vault.Identity
 }
 
+func methodNames() []string {
+	return []string{"managedIdentity", "workloadIdentity", "servicePrincipal", "azureCli", "environment"}
+}
+
+// methods are the types in the order of their names.
 func (r reader) methods() []method {
+	names := methodNames()
 	return []method{
-		{"managedIdentity", fieldsOf[managedIdentityFields](r.report), (*object).managedIdentity},
-		{"workloadIdentity", fieldsOf[workloadIdentityFields](r.report), (*object).workloadIdentity},
-		{"servicePrincipal", fieldsOf[servicePrincipalFields](r.report), (*object).servicePrincipal},
-		{"azureCli", fieldsOf[azureCLIFields](r.report), (*object).azureCLI},
-		{"environment", fieldsOf[environmentFields](r.report), (*object).environment},
+		{names[0], fieldsOf[managedIdentityFields](r.report), (*object).managedIdentity},
+		{names[1], fieldsOf[workloadIdentityFields](r.report), (*object).workloadIdentity},
+		{names[2], fieldsOf[servicePrincipalFields](r.report), (*object).servicePrincipal},
+		{names[3], fieldsOf[azureCLIFields](r.report), (*object).azureCLI},
+		{names[4], fieldsOf[environmentFields](r.report), (*object).environment},
 	}
 }
 
@@ -40,6 +47,7 @@ func (r reader) choice(n *node, path string) vault.Identity {
 	methods := r.methods()
 	m := r.method(n, path, methods)
 	if m == nil {
+		r.object(n, path, r.allFields(methods)).untyped()
 		return vault.Identity{}
 	}
 	o := r.object(n, path, m.fields)
@@ -48,12 +56,43 @@ func (r reader) choice(n *node, path string) vault.Identity {
 	return id
 }
 
-// method returns the type that an identity says it has, nil after it has reported that it has none.
-func (r reader) method(n *node, path string, methods []method) *method {
-	var names []string
-	for _, m := range methods {
-		names = append(names, m.name)
+// allFields returns the fields of all types, which are put together once for each document.
+func (r reader) allFields(methods []method) *fieldSet {
+	t := reflect.TypeFor[identityChoice]()
+	all := r.report.fields[t]
+	if all == nil {
+		all = new(fieldSet)
+		for _, m := range methods {
+			all = all.and(m.fields.names...)
+		}
+		slices.Sort(all.names)
+		all.names = slices.Compact(all.names)
+		r.report.fields[t] = all
 	}
+	return all
+}
+
+// untyped checks the values of an identity whose type cannot be told, so that they are not found wrong one by one.
+func (o *object) untyped() {
+	o.managedIdentity()
+	o.tenant()
+	o.authority()
+	o.file("tokenFile", exampleTokenFile)
+	o.principalFiles()
+}
+
+// meantMethod returns the type that people mean by a name, "" if that cannot be told.
+func meantMethod(name string) string {
+	switch strings.ToLower(name) {
+	case "systemassigned", "userassigned", "msi": // the words of ARM
+		return "managedIdentity"
+	}
+	return near(name, methodNames())
+}
+
+// method returns the type that an identity has, or that is meant. It is nil after what was reported if that cannot be told.
+func (r reader) method(n *node, path string, methods []method) *method {
+	names := methodNames()
 	known := "known are " + strings.Join(names, ", ")
 	o := r.object(n, path, fieldsOf[methodFields](r.report))
 	t := o.get("type")
@@ -65,15 +104,24 @@ func (r reader) method(n *node, path string, methods []method) *method {
 	if !ok {
 		return nil
 	}
-	if i := slices.Index(names, name); i >= 0 {
-		return &methods[i]
+	i := fold(name, names)
+	switch {
+	case i >= 0 && name == names[i]:
+	case i >= 0:
+		r.report.warnOnce("case type "+name, t.at(), o.join("type")+": "+quote(name)+" is taken for "+quote(names[i]), "write "+quote(names[i]))
+	default:
+		if i = slices.Index(names, meantMethod(name)); i >= 0 {
+			known = "did you mean " + quote(names[i]) + "?"
+		}
+		r.fault(t.at(), o.join("type")+": "+quote(name)+" is not a known type", known)
 	}
-	if meant := near(name, names); meant != "" {
-		known = "did you mean " + quote(meant) + "?"
+	if i < 0 {
+		return nil
 	}
-	r.fault(t.at(), o.join("type")+": "+quote(name)+" is not a known type", known)
-	return nil
+	return &methods[i]
 }
+
+const exampleTokenFile = "/var/run/secrets/azure/tokens/azure-identity-token"
 
 func (o *object) managedIdentity() vault.Identity {
 	id := vault.Identity{
@@ -82,7 +130,7 @@ func (o *object) managedIdentity() vault.Identity {
 		ResourceID: o.hiddenText("resourceId", isResourceID, "a resource id", resourceIDHint),
 	}
 	if n := o.get("endpoint"); n != nil {
-		id.Endpoint = o.endpoint(n, o.join("endpoint"))
+		id.Endpoint = o.endpoint(n, o.join("endpoint"), false)
 	}
 	var given []string
 	for _, name := range []string{"clientId", "objectId", "resourceId"} {
@@ -104,7 +152,7 @@ func (o *object) workloadIdentity() vault.Identity {
 		Method:    vault.WorkloadIdentity,
 		TenantID:  o.tenant(),
 		ClientID:  o.application(),
-		TokenFile: o.file("tokenFile", "/var/run/secrets/azure/tokens/azure-identity-token"),
+		TokenFile: o.file("tokenFile", exampleTokenFile),
 		Authority: o.authority(),
 	}
 }
@@ -121,14 +169,17 @@ func (o *object) servicePrincipal() vault.Identity {
 	case password != nil && certificate == nil:
 		o.fault(o.keyAt("certificatePasswordFile"), o.join("certificatePasswordFile")+" is of no use without clientCertificateFile", "remove it")
 	}
+	id := o.principalFiles()
+	id.Method, id.TenantID, id.ClientID, id.Authority = vault.ServicePrincipal, o.tenant(), o.application(), o.authority()
+	return id
+}
+
+// principalFiles are those of which a service principal has one or two.
+func (o *object) principalFiles() vault.Identity {
 	return vault.Identity{
-		Method:          vault.ServicePrincipal,
-		TenantID:        o.tenant(),
-		ClientID:        o.application(),
 		SecretFile:      o.file("clientSecretFile", "/etc/kvfs/client-secret"),
 		CertificateFile: o.file("clientCertificateFile", "/etc/kvfs/client.pem"),
 		PasswordFile:    o.file("certificatePasswordFile", "/etc/kvfs/client-password"),
-		Authority:       o.authority(),
 	}
 }
 
@@ -185,7 +236,7 @@ func (o *object) hiddenText(name string, fits func(string) bool, expected, hint 
 	if s := strings.TrimSpace(n.text); n.kind == kindString && fits(s) {
 		return s
 	}
-	o.hidden(n, o.join(name), expected, hint)
+	o.hidden(n, o.join(name), expected, unbraced(strings.TrimSpace(n.text), fits, hint))
 	return ""
 }
 
@@ -200,6 +251,7 @@ func (r reader) hidden(n *node, path, expected, hint string) {
 
 // doneWith is doneStrictly for a type: fields of the other types are refused in words of their own.
 func (o *object) doneWith(m *method, methods []method) {
+	o.misnamed(m.strayName)
 	var unknown []*member
 	for _, field := range o.unknown {
 		others := func(other method) bool { return fold(field.key, other.fields.names) >= 0 }
@@ -216,36 +268,12 @@ func (o *object) doneWith(m *method, methods []method) {
 	o.doneStrictly()
 }
 
-// inlineSecrets refuses secrets in the settings themselves.
-func (r reader) inlineSecrets(n *node, path string) {
-	for _, m := range n.members() {
-		if isInlineSecret(m.key) && !r.report.enough() {
-			r.report.error(m.keyAt, prefix(path, quote(m.key)+" is a secret, and settings are public"), inlineSecretHint(m.key))
-		}
+// strayName is the hint for an id that is called otherwise in authenticationSettings and elsewhere.
+func (m *method) strayName(field *member) string {
+	meant, _ := msiName(field.key)
+	name := ownName(fieldFor(meant, field.value))
+	if fold(field.key, m.fields.names) < 0 && slices.Contains(m.fields.names, name) && name != "" && !strings.EqualFold(field.key, name) {
+		return "here it is called " + quote(name)
 	}
-}
-
-// isInlineSecret reports whether people mean a secret by this name.
-func isInlineSecret(key string) bool {
-	if len(key) > 40 {
-		return false
-	}
-	name := strings.ToLower(strings.ReplaceAll(strings.ReplaceAll(key, "-", ""), "_", ""))
-	return slices.Contains([]string{
-		"clientsecret", "secret", "secretvalue", "password", "clientpassword", "clientcertificatepassword", "certificatepassword", "pfxpassword",
-		"clientcertificate", "certificate", "pfx", "clientkey", "privatekey", "key", "token", "accesstoken", "clientassertion", "assertion",
-	}, name)
-}
-
-func inlineSecretHint(key string) string {
-	name, key := "clientSecretFile", strings.ToLower(key)
-	switch {
-	case strings.Contains(key, "certificatepassword"), strings.Contains(key, "pfxpassword"):
-		name = "certificatePasswordFile"
-	case strings.Contains(key, "certificate"), strings.Contains(key, "key"), strings.Contains(key, "pfx"):
-		name = "clientCertificateFile"
-	case strings.Contains(key, "token"), strings.Contains(key, "assertion"):
-		name = "tokenFile"
-	}
-	return "write it to a file that only root can read, and give that file's path as " + quote(name)
+	return ""
 }

@@ -13,7 +13,9 @@ func (s *settings) compare(entries []*entry) []Certificate {
 	entries = s.merge(entries)
 	s.clouds(entries)
 	s.assignLinks(entries)
-	s.names(entries)
+	dirs := directories(entries)
+	s.names(entries, dirs)
+	s.nested(entries, dirs)
 	if len(entries) == 0 {
 		return nil
 	}
@@ -35,7 +37,7 @@ func (e *entry) setFiles() {
 	e.base = storeName{e.files.store, e.files.base}
 }
 
-// merge unites entries that show the same files. Those of another link stay, with the same grants and identity.
+// merge unites entries that show the same files. Those of another link stay, with the same grants, views, guards and identity.
 func (s *settings) merge(entries []*entry) []*entry {
 	first := make(map[files]*entry, len(entries))
 	groups := make(map[*entry][]*entry) // by the first of several
@@ -52,8 +54,11 @@ func (s *settings) merge(entries []*entry) []*entry {
 	var kept []*entry
 	for _, e := range entries {
 		isFirst := e == first[e.files]
-		if isFirst && groups[e] != nil {
+		switch {
+		case groups[e] != nil:
 			s.mergeGroup(groups[e])
+		case isFirst:
+			s.needCombined(e)
 		}
 		if isFirst || e.LinkName != "" {
 			kept = push(kept, e)
@@ -66,16 +71,30 @@ func (s *settings) merge(entries []*entry) []*entry {
 // a link have one.
 func (s *settings) mergeGroup(group []*entry) {
 	first := group[0]
-	links := map[string]bool{"": true, first.LinkName: true}
 	most := 0
 	for _, e := range group {
 		most += len(e.Grants)
 	}
-	grants := uniqueUpTo(most)
+	grants, layouts := uniqueUpTo(most), first.Views.Layouts
 	grants.add(first.Grants)
 	for _, e := range group[1:] {
 		s.warnMerged(first, e)
 		grants.add(e.Grants)
+		layouts = unite(layouts, e.Views.Layouts)
+	}
+	first.Views.Layouts = layouts
+	for _, e := range group {
+		e.Grants, e.Identity, e.Views, e.Guards = grants.all(), first.Identity, first.Views, first.Guards
+		s.needCombined(e)
+	}
+	shareLinks(group)
+}
+
+// shareLinks leaves each link to one entry of a group.
+func shareLinks(group []*entry) {
+	first := group[0]
+	links := map[string]bool{"": true, first.LinkName: true}
+	for _, e := range group[1:] {
 		switch {
 		case links[e.LinkName]:
 			e.LinkName = ""
@@ -87,17 +106,54 @@ func (s *settings) mergeGroup(group []*entry) {
 			links[e.LinkName] = true
 		}
 	}
-	for _, e := range group {
-		e.Grants, e.Identity = grants.all(), first.Identity
+}
+
+// needCombined takes a link away that would lead nowhere.
+func (s *settings) needCombined(e *entry) {
+	if e.LinkName == "" || slices.Contains(e.Views.Layouts, "v3") {
+		return
 	}
+	s.report.warning(e.linkAt, e.linkPath+" has no effect: only the layout v3 has combined files", `add "v3" to the layouts of this certificate`)
+	e.LinkName = ""
 }
 
 func (s *settings) warnMerged(first, e *entry) {
-	hint := "make one entry of them"
-	if first.Identity != e.Identity {
-		hint += "; the identity of " + s.place(first) + " counts"
+	united, hint := "acls", "make one entry of them"
+	if !slices.Equal(first.Views.Layouts, e.Views.Layouts) {
+		united = "acls and layouts"
 	}
-	s.report.warning(e.urlAt, fmt.Sprintf("%s: the certificate is in %s already, for the same store: the acls are united", e.urlPath, s.place(first)), hint)
+	switch others := otherwise(first, e); len(others) {
+	case 0:
+	case 1:
+		hint += "; the " + others[0] + " of " + s.place(first) + " counts"
+	default:
+		hint += "; the " + enumerate(others) + " of " + s.place(first) + " count"
+	}
+	s.report.warning(e.urlAt, fmt.Sprintf("%s: the certificate is in %s already, for the same store: the %s are united", e.urlPath, s.place(first), united), hint)
+}
+
+// otherwise names what two entries of the same files say differently and what cannot be united.
+func otherwise(a, b *entry) (names []string) {
+	for _, field := range []struct {
+		name    string
+		differs bool
+	}{
+		{"identity", a.Identity != b.Identity},
+		{"keyFormat", a.Views.KeyFormat != b.Views.KeyFormat},
+		{"passwordFile", a.Views.PasswordFile != b.Views.PasswordFile},
+		{"onNotYetValid", a.Guards.HoldNotYetValid != b.Guards.HoldNotYetValid},
+		{"onDisabled", a.Guards.HideDisabled != b.Guards.HideDisabled},
+		{"onExpired", a.Guards.HideExpired != b.Guards.HideExpired},
+		{"onChangedNames", a.Guards.HoldChangedNames != b.Guards.HoldChangedNames},
+		{"onChangedIssuer", a.Guards.HoldChangedIssuer != b.Guards.HoldChangedIssuer},
+		{"verifyChain", a.Guards.VerifyChain != b.Guards.VerifyChain},
+		{"fetchIssuers", a.Guards.FetchIssuers != b.Guards.FetchIssuers},
+	} {
+		if field.differs {
+			names = append(names, field.name)
+		}
+	}
+	return names
 }
 
 // uniqueGrants is a list of grants without repetition. A document may hold tens of thousands.
@@ -136,9 +192,6 @@ func (s *settings) place(e *entry) string {
 	return fmt.Sprintf("line %d", e.Line)
 }
 
-// storeName is a name in a store.
-type storeName struct{ store, name string }
-
 // clouds reports certificates of equal names from different vaults: vault names are unique per cloud only.
 func (s *settings) clouds(entries []*entry) {
 	first := make(map[storeName]*entry, len(entries))
@@ -163,7 +216,7 @@ func (s *settings) assignLinks(entries []*entry) {
 		if o == nil || e.Ref.Pinned() != o.Ref.Pinned() {
 			return o == nil || o.Ref.Pinned()
 		}
-		return e.LinkName == "" && o.LinkName != ""
+		return e.needsDefaultLinks() && !o.needsDefaultLinks()
 	}
 	for _, e := range entries {
 		if better(e, owners[e.base]) {
@@ -173,71 +226,15 @@ func (s *settings) assignLinks(entries []*entry) {
 	for _, e := range entries {
 		owner := owners[e.base]
 		e.Linked = e.files == owner.files
-		if !s.report.enough() && !e.Linked && e.LinkName == "" && owner.Ref.Pinned() {
+		if !s.report.enough() && !e.Linked && e.needsDefaultLinks() && owner.Ref.Pinned() {
+			another := "a customSymbolicLinkName or another certificateStoreLocation"
+			if !slices.Contains(e.Views.Layouts, "v3") {
+				another = "another certificateStoreLocation"
+			}
 			s.fault(e.urlAt, fmt.Sprintf("%s: the link %s in %s already leads to the version of %s", e.urlPath, e.base.name, e.Store, s.place(owner)),
-				"give one of them a customSymbolicLinkName or another certificateStoreLocation")
+				"give one of them "+another)
 		}
 	}
-}
-
-// names reports links that would take a name that something else has.
-func (s *settings) names(entries []*entry) {
-	links := make(map[storeName]*entry)               // by customSymbolicLinkName
-	bases := make(map[storeName]*entry, len(entries)) // by the name of the certificate: the owner of the default links
-	for _, e := range entries {
-		if e.Linked {
-			bases[e.base] = e
-		}
-	}
-	for _, e := range entries {
-		if e.LinkName == "" || s.report.enough() {
-			continue
-		}
-		name := storeName{e.Store, e.LinkName}
-		o, what := links[name], "the link"
-		if o == nil {
-			links[name] = e
-			o, what = s.reserved(e, bases)
-		}
-		if o != nil {
-			s.fault(e.linkAt, fmt.Sprintf("%s: %s in %s is already %s of %s", e.linkPath, quote(e.LinkName), e.Store, what, s.place(o)),
-				"give one of them another name, or another certificateStoreLocation")
-		}
-	}
-}
-
-// reserved returns the entry to which the name of a link belongs by the layouts, and what it is there.
-func (s *settings) reserved(e *entry, bases map[storeName]*entry) (owner *entry, what string) {
-	v3, v4 := slices.Contains(s.config.Layouts, "v3"), slices.Contains(s.config.Layouts, "v4")
-	if o := bases[storeName{e.Store, e.LinkName}]; o != nil && v3 && o.files != e.files {
-		return o, "the default link"
-	}
-	vaultName, rest, _ := strings.Cut(e.LinkName, ".")
-	name, rest, _ := strings.Cut(rest, ".")
-	o := bases[storeName{e.Store, vaultName + "." + name}]
-	if o == nil {
-		return nil, ""
-	}
-	switch {
-	case v4 && (rest == "pem" || rest == "keyid"):
-		return o, "the default link"
-	case v4 && rest == "luma":
-		return o, "a file"
-	case v3 && isVersion(rest) || v4 && isVersionFile(rest):
-		return o, "the name of a version"
-	}
-	return nil, ""
-}
-
-func isVersion(s string) bool {
-	return len(s) == 32 && strings.Trim(s, "0123456789abcdefABCDEF") == ""
-}
-
-// isVersionFile reports whether s is <version>.pem.<timestamp> or <version>.keyid.<timestamp>.
-func isVersionFile(s string) bool {
-	version, rest, _ := strings.Cut(s, ".")
-	kind, timestamp, found := strings.Cut(rest, ".")
-	return found && isVersion(version) && (kind == "pem" || kind == "keyid") && timestamp != "" && strings.Trim(timestamp, "0123456789") == ""
 }
 
 // limitGrants refuses more users and groups than one access list of the kernel holds.

@@ -26,6 +26,11 @@ func entryText(url, more string) string { return fmt.Sprintf(`{"url": "%s"%s}`, 
 
 func link(name string) string { return fmt.Sprintf(`, "customSymbolicLinkName": "%s"`, name) }
 
+// besideV3 shows a layout besides that of custom links.
+func besideV3(layout string) string { return fmt.Sprintf(`"layouts": ["v3", %q]`, layout) }
+
+const everyLayout = `"layouts": ["v3", "v4", "live", "certs", "pfx", "jks", "truststore", "x509store"]`
+
 func TestOneNameHasOneMeaningInAStore(t *testing.T) {
 	const clash = `error 3:%d: observedCertificates[1].customSymbolicLinkName: %q in /s is already %s of line 2`
 	tests := []struct {
@@ -58,6 +63,36 @@ func TestOneNameHasOneMeaningInAStore(t *testing.T) {
 		{"two pinned versions", "", []string{entryText(www+"/"+version, ""), entryText(www+"/"+newer, "")},
 			"error 3:9: observedCertificates[1].url: the link contoso-web.www in /s already leads to the version of line 2"},
 		{"two pinned versions, one with a link", "", []string{entryText(www+"/"+version, link("old")), entryText(www+"/"+newer, "")}, ""},
+		{"the certificates of another", besideV3("certs"), []string{entryText(www, ""), entryText(api, link("contoso-web.www.certs.pem"))}, fmt.Sprintf(clash, 86, "contoso-web.www.certs.pem", "the default link")},
+		{"the PFX of another", besideV3("pfx"), []string{entryText(www, ""), entryText(api, link("contoso-web.www.pfx"))}, fmt.Sprintf(clash, 86, "contoso-web.www.pfx", "the default link")},
+		{"the JKS of another", besideV3("jks"), []string{entryText(www, ""), entryText(api, link("contoso-web.www.jks"))}, fmt.Sprintf(clash, 86, "contoso-web.www.jks", "the default link")},
+		{"the trust store of another", besideV3("truststore"), []string{entryText(www, ""), entryText(api, link("contoso-web.www.truststore.jks"))}, fmt.Sprintf(clash, 86, "contoso-web.www.truststore.jks", "the default link")},
+		{"a version's certificates", besideV3("certs"), []string{entryText(www, ""), entryText(api, link("contoso-web.www."+version+".certs.pem"))}, fmt.Sprintf(clash, 86, "contoso-web.www."+version+".certs.pem", "the name of a version")},
+		{"a version's PFX", besideV3("pfx"), []string{entryText(www, ""), entryText(api, link("contoso-web.www."+version+".pfx"))}, fmt.Sprintf(clash, 86, "contoso-web.www."+version+".pfx", "the name of a version")},
+		{"a version's JKS", besideV3("jks"), []string{entryText(www, ""), entryText(api, link("contoso-web.www."+version+".jks"))}, fmt.Sprintf(clash, 86, "contoso-web.www."+version+".jks", "the name of a version")},
+		{"a version's trust store", besideV3("truststore"), []string{entryText(www, ""), entryText(api, link("contoso-web.www."+version+".truststore.jks"))}, fmt.Sprintf(clash, 86, "contoso-web.www."+version+".truststore.jks", "the name of a version")},
+		{"a directory", besideV3("live"), []string{entryText(www, ""), entryText(api, link("live"))}, fmt.Sprintf(clash, 86, "live", "a directory")},
+		{"the other directory", besideV3("live"), []string{entryText(www, ""), entryText(api, link("archive"))}, fmt.Sprintf(clash, 86, "archive", "a directory")},
+		{"the directory of .NET", besideV3("x509store"), []string{entryText(www, ""), entryText(api, link("my"))}, fmt.Sprintf(clash, 86, "my", "a directory")},
+		{"a directory that another entry alone needs", "", []string{entryText(www, `, "kvfs": {"layouts": ["live"]}`), entryText(api, link("live"))}, fmt.Sprintf(clash, 86, "live", "a directory")},
+		{"a directory that a later entry needs", "", []string{entryText(api, link("my")), entryText(www, `, "kvfs": {"layouts": ["x509store"]}`)},
+			`error 2:86: observedCertificates[0].customSymbolicLinkName: "my" in /s is already a directory of line 3`},
+		{"a directory of another store", "", []string{entryText(www, `, "certificateStoreLocation": "/t", "kvfs": {"layouts": ["live"]}`), entryText(api, link("live"))}, ""},
+		{"names of layouts that are not shown", "", []string{entryText(www, link("live")), entryText(www, link("archive")), entryText(www, link("my")), entryText(www, link("contoso-web.www.pfx")),
+			entryText(www, link("contoso-web.www.jks")), entryText(www, link("contoso-web.www.certs.pem")), entryText(www, link("contoso-web.www.truststore.jks")), entryText(www, link("contoso-web.www."+version+".pfx"))}, ""},
+		{"names that no layout has", everyLayout, []string{entryText(www, link("contoso-web.www.truststore")), entryText(www, link("contoso-web.www.certs")), entryText(www, link("contoso-web.www.")), entryText(www, link("contoso-web.")),
+			entryText(www, link("contoso-web")), entryText(www, link("contoso-web.www."+version+".luma")), entryText(www, link("contoso-web.www."+version+".")), entryText(www, link("Live"))}, ""},
+		{"the chain of another, which that one does not show", "", []string{entryText(www, `, "kvfs": {"layouts": ["v3"]}`), entryText(api, link("contoso-web.www.pem"))}, ""},
+		{"the chain of another, which that one alone shows", `"layouts": ["v3"]`, []string{entryText(www, `, "kvfs": {"layouts": ["v4"]}`), entryText(api, link("contoso-web.www.pem"))}, fmt.Sprintf(clash, 86, "contoso-web.www.pem", "the default link")},
+		{"a version that only the pinned entry of another shows", `"layouts": ["v3"]`, []string{entryText(www, ""), entryText(www+"/"+version, `, "kvfs": {"layouts": ["pfx"]}`), entryText(api, link("contoso-web.www."+version+".pfx"))},
+			`error 4:86: observedCertificates[2].customSymbolicLinkName: "contoso-web.www.` + version + `.pfx" in /s is already the name of a version of line 2`},
+		{"a version that only the pinned entry before it shows", `"layouts": ["v3"]`, []string{entryText(www+"/"+version, `, "kvfs": {"layouts": ["pfx"]}`), entryText(www, ""), entryText(api, link("contoso-web.www."+version+".pfx"))},
+			`error 4:86: observedCertificates[2].customSymbolicLinkName: "contoso-web.www.` + version + `.pfx" in /s is already the name of a version of line 3`},
+		{"the default link of another and a dot", "", []string{entryText(www, ""), entryText(api, link("contoso-web.www."))}, ""},
+		{"two pinned versions that are found by what is in them", besideV3("x509store"), []string{entryText(www+"/"+version, ""), entryText(www+"/"+newer, `, "kvfs": {"layouts": ["x509store"]}`)}, ""},
+		{"two pinned versions, one found by what is in it", "", []string{entryText(www+"/"+version, `, "kvfs": {"layouts": ["x509store"]}`), entryText(www+"/"+newer, "")}, ""},
+		{"two pinned versions that both need the link", besideV3("x509store"), []string{entryText(www+"/"+version, ""), entryText(www+"/"+newer, "")},
+			"error 3:9: observedCertificates[1].url: the link contoso-web.www in /s already leads to the version of line 2"},
 		{"a pinned version has the link of the unpinned", "", []string{entryText(www+"/"+version, link("contoso-web.www")), entryText(www, "")},
 			`error 2:119: observedCertificates[0].customSymbolicLinkName: "contoso-web.www" in /s is already the default link of line 3`},
 	}
@@ -161,7 +196,9 @@ func TestFromURLs(t *testing.T) {
 		t.Fatal(ps)
 	}
 	want := defaults()
-	want.Certificates = []Certificate{{Ref: mustRef(t, www), Store: DefaultStore, Linked: true}, {Ref: mustRef(t, api), Store: DefaultStore, Linked: true}}
+	for _, url := range []string{www, api} {
+		want.Certificates = append(want.Certificates, Certificate{Ref: mustRef(t, url), Store: DefaultStore, Linked: true, Views: defaultViews(), Guards: defaultGuards()})
+	}
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got %+v, want %+v", cfg, want)
 	}

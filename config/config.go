@@ -36,8 +36,6 @@ type Config struct {
 	// Zero: the settings say nothing.
 	Identity vault.Identity
 	Logging  Logging
-	// Layouts are the families of names to show, at least one, each once, of "v3" and "v4".
-	Layouts []string
 	// KeepVersions is how many versions of a certificate stay readable, the current one included: at least 1.
 	KeepVersions int
 	// RemovalGrace is how long the names of an entry stay that was removed from a changed document: 0 to a week.
@@ -60,13 +58,15 @@ type Certificate struct {
 	// Store is the directory of its files: absolute and clean, never "/" or below /proc, /sys and /dev.
 	Store string
 	// LinkName is an additional link to the combined file, one path component; "" for none. A certificate with two such links
-	// in one store is two Certificates of the same Ref and Store, with equal Grants and the same Identity.
+	// in one store is two Certificates of the same Ref and Store, with equal Grants, Views and Guards and the same Identity.
 	LinkName string
 	// Linked certificates own the default links (<Vault>.<Cert> and those of other layouts). Of a certificate's pinned and
 	// unpinned entries in one store one does: the unpinned one, or the first.
 	Linked bool
 	// Grants say who besides the owner may read; no entry occurs twice.
 	Grants []acl.Grant
+	Views  Views
+	Guards Guards
 	// Identity is who asks for this certificate: its own, or that of the Config.
 	Identity vault.Identity
 	// Line and Column tell where the entry stands, 0 when it is in no file.
@@ -93,7 +93,6 @@ type Transport struct {
 func defaults() *Config {
 	return &Config{
 		PollingInterval: DefaultPollingInterval,
-		Layouts:         []string{"v3", "v4"},
 		KeepVersions:    DefaultKeepVersions,
 		RemovalGrace:    DefaultRemovalGrace,
 	}
@@ -157,7 +156,8 @@ func (o Options) parse(data []byte, r *report) *Config {
 	if doc == nil {
 		return nil
 	}
-	s := settings{reader: u.reader, config: defaults(), store: o.Store}
+	s := newSettings(u.reader)
+	s.store = o.Store
 	s.config.RequireInitialSync = doc.isVersion4(o.Name)
 	s.read(doc)
 	s.config.Ignored = r.notes()

@@ -20,9 +20,11 @@
 //   - A document with an error gives no Config at all: whoever reloads keeps the previous one.
 //   - Problems come in the order of their positions, all at once, each with a fact and a hint.
 //   - Reading allocates at most 50 MB, whatever the document, and in proportion to its size.
-//   - No message repeats a value of kvfs.identity other than its type: it may be a secret in the wrong place.
+//   - No message repeats a value of kvfs.identity other than its type, nor that of a passwordFile: it may be a secret in the
+//     wrong place.
+//   - An identity under another name, or in another place, than those that are read is an error: it is never left out silently.
 //   - Within one store of a Config no two certificates claim the same name.
-//   - Entries of the same certificate in the same store have equal grants and the same identity.
+//   - Entries of the same certificate in the same store have equal grants, views and guards and the same identity.
 //
 // # Limitations
 //
@@ -32,5 +34,7 @@
 //   - More than 1000 problems are counted, not shown. A document with an error and 10,000 problems is not read to its end.
 //   - At most 10,000 elements in one acls, and 100 in kvfs.vaultDnsSuffixes.
 //   - A carriage return alone ends no line: in such a file all messages are about line 1.
-//   - The layouts v1, v2 and live of the design are not known yet.
+//   - The layouts v1 and v2 of the design are not known yet.
+//   - What a farther block kvfs says, a nearer one can change but not take back: after a passwordFile of all, every
+//     certificate has one.
 package config

@@ -51,7 +51,7 @@ const (
 
 func TestDocumentsOfEveryVersionAndWrapperAreAccepted(t *testing.T) {
 	at := func(line, column int, url string) Certificate {
-		return Certificate{Ref: mustRef(t, url), Store: DefaultStore, Linked: true, Line: line, Column: column}
+		return Certificate{Ref: mustRef(t, url), Store: DefaultStore, Linked: true, Views: defaultViews(), Guards: defaultGuards(), Line: line, Column: column}
 	}
 	tests := []struct {
 		name     string

@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -34,9 +33,9 @@ func (s *settings) entry(n *node, path string) *entry {
 		return nil
 	}
 	e := &entry{at: n.at(), urlAt: n.at(), urlPath: path}
-	e.Store, e.Identity = s.store, s.config.Identity
+	e.Store, e.Identity, e.Guards = s.store, s.config.Identity, s.guards
 	if n.kind == kindString {
-		e.Ref = s.ref(n, path)
+		e.Ref, e.Views = s.ref(n, path), s.stores.views(e.Store, s.views)
 	} else {
 		s.entryFields(e, n, path)
 	}
@@ -50,6 +49,7 @@ func (s *settings) entry(n *node, path string) *entry {
 
 func (s *settings) entryFields(e *entry, n *node, path string) {
 	o := s.object(n, path, fieldsOf[entryFields](s.report))
+	o.misnamed(strayInEntry)
 	defer o.done()
 	o.ignore()
 	if n := o.required("url", `add "url": "https://VAULT.vault.azure.net/secrets/NAME"`); n != nil {
@@ -64,15 +64,25 @@ func (s *settings) entryFields(e *entry, n *node, path string) {
 	if n := o.get("customSymbolicLinkName"); n != nil {
 		e.linkAt, e.linkPath = n.at(), o.join("customSymbolicLinkName")
 		e.LinkName = s.linkName(n, e.linkPath)
-		if e.LinkName != "" && !slices.Contains(s.config.Layouts, "v3") {
-			s.report.warning(e.linkAt, e.linkPath+" has no effect: only the layout v3 has combined files", `add "v3" to kvfs.layouts`)
-			e.LinkName = ""
-		}
 	}
 	if n := o.get("acls"); n != nil {
 		e.Grants = s.grants(n, o.join("acls"))
 	}
-	s.entryIdentity(e, o)
+	e.Views = s.stores.views(e.Store, s.views)
+	s.entryOwn(e, o)
+}
+
+// entryOwn reads the block kvfs of an entry, in which nothing unknown is let pass either.
+func (s *settings) entryOwn(e *entry, o *object) {
+	var block *object
+	if n := o.get(keyOwn); n != nil && s.isObject(n, o.join(keyOwn), `write {"layouts": ["v3", "live"]}`) {
+		block = s.object(n, o.join(keyOwn), fieldsOf[entryOwnFields](s.report))
+		block.misnamed(strayInOwn(`write "authenticationOverride", beside "url"`))
+		defer block.doneOwn()
+		block.views(&e.Views)
+		block.guards(&e.Guards)
+	}
+	s.entryIdentity(e, o, block)
 }
 
 // ref takes the URL of a secret; the zero Ref if it is none.
@@ -140,7 +150,7 @@ const maxGrants = 10000
 
 // grants takes the list acls. Each user and each group is a grant of its own; the same one twice is one.
 func (s *settings) grants(n *node, path string) []acl.Grant {
-	if n.kind == kindObject {
+	if n.kind == kindObject && !isWrappedList(n) {
 		n = &node{kind: kindList, src: n.src, start: n.start, in: &children{items: []*node{n}}}
 	}
 	items, ok := s.list(n, path, `write [{"user": "nginx"}]`)

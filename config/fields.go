@@ -95,7 +95,9 @@ type loggingFields struct {
 
 // ownFields are the block kvfs.
 type ownFields struct {
-	Layouts            layoutList      `json:"layouts,omitempty" jsonschema:"The families of names to show: v3 and v4 if left out."`
+	viewFields
+	guardFields
+	Stores             storeBlocks     `json:"stores,omitempty" jsonschema:"Views of the certificates in a store, by its absolute path."`
 	KeepVersions       keepVersions    `json:"keepVersions,omitempty" jsonschema:"How many versions of a certificate stay readable, the current one included: 2 if left out."`
 	RemovalGrace       graceSeconds    `json:"removalGraceInS,omitempty" jsonschema:"Seconds for which the names of an entry stay that was removed from a changed document: 3600 if left out."`
 	Identity           identityChoice  `json:"identity,omitempty" jsonschema:"Who asks the vaults, in place of authenticationSettings."`
@@ -104,8 +106,31 @@ type ownFields struct {
 	MinPollingInterval floorSeconds    `json:"minPollingIntervalInS,omitempty" jsonschema:"Lowers the floor of pollingIntervalInS, for tests."`
 }
 
+// viewFields say how certificates are shown. What stands nearer to a certificate counts: its entry, its store, all.
+type viewFields struct {
+	Layouts      layoutList   `json:"layouts,omitempty" jsonschema:"The families of names to show: v3 and v4 if left out everywhere."`
+	KeyFormat    keyFormat    `json:"keyFormat,omitempty" jsonschema:"Of private keys in PEM files: pkcs8 if left out everywhere; traditional is PKCS#1 for RSA and SEC1 for EC."`
+	PasswordFile absolutePath `json:"passwordFile,omitempty" jsonschema:"The file of the password of pfx, jks and truststore. The files of x509store never have one."`
+}
+
+// guardFields say what is done about certificates that are not as they should be. An entry counts before all.
+type guardFields struct {
+	OnNotYetValid   onNotYetValid `json:"onNotYetValid,omitempty" jsonschema:"A new version before its time: hold, which waits with the links, or link. hold if left out everywhere."`
+	OnDisabled      onDisabled    `json:"onDisabled,omitempty" jsonschema:"A certificate that was disabled in the vault: keep, or hide, for those who disable in order to revoke. keep if left out everywhere."`
+	OnExpired       onExpired     `json:"onExpired,omitempty" jsonschema:"A certificate whose time is over: serve or hide. serve if left out everywhere."`
+	OnChangedNames  onChanged     `json:"onChangedNames,omitempty" jsonschema:"A new version for other names: accept, or hold, which keeps the links where they are. accept if left out everywhere."`
+	OnChangedIssuer onChanged     `json:"onChangedIssuer,omitempty" jsonschema:"A new version from another issuer: accept, or hold, which keeps the links where they are. accept if left out everywhere."`
+	VerifyChain     verifyChain   `json:"verifyChain,omitempty" jsonschema:"Whether the chain is checked before a version is published: off if left out everywhere; failOpen publishes when the check itself fails, failClosed does not."`
+	FetchIssuers    boolean       `json:"fetchIssuers,omitempty" jsonschema:"Whether missing intermediates are fetched from where the certificate says: false if left out everywhere."`
+}
+
+// storeFields are an element of kvfs.stores.
+type storeFields struct{ viewFields }
+
 // entryOwnFields are the block kvfs of an entry.
 type entryOwnFields struct {
+	viewFields
+	guardFields
 	Identity identityChoice `json:"identity,omitempty" jsonschema:"Who asks the vault for this certificate."`
 }
 
@@ -172,7 +197,8 @@ type (
 	msiClientID     struct{} // a GUID, "", or a resource id
 	msiObjectID     struct{} // a GUID or ""
 	msiResourceID   struct{} // of ARM, or ""
-	layoutList      struct{}
+	layoutList      struct{} // of layout
+	storeBlocks     struct{} // storeFields by path
 	keepVersions    struct{}
 	suffixList      struct{}
 	connections     struct{}
@@ -183,6 +209,35 @@ type (
 	authority       struct{} // an https URL
 	absolutePath    struct{}
 )
+
+// word is a value that is one of a few strings. The first of them is the default, and of layouts the first two are.
+type word interface{ words() []string }
+
+type (
+	layout        struct{}
+	keyFormat     struct{}
+	onNotYetValid struct{}
+	onDisabled    struct{}
+	onExpired     struct{}
+	onChanged     struct{}
+	verifyChain   struct{}
+)
+
+func (layout) words() []string {
+	return []string{"v3", "v4", "live", "certs", "pfx", "jks", "truststore", "x509store"}
+}
+func (keyFormat) words() []string     { return []string{"pkcs8", "traditional"} }
+func (onNotYetValid) words() []string { return []string{"hold", "link"} }
+func (onDisabled) words() []string    { return []string{"keep", "hide"} }
+func (onExpired) words() []string     { return []string{"serve", "hide"} }
+func (onChanged) words() []string     { return []string{"accept", "hold"} }
+func (verifyChain) words() []string   { return []string{"off", "failOpen", "failClosed"} }
+
+// wordsOf returns the strings that T may be.
+func wordsOf[T word]() []string {
+	var w T
+	return w.words()
+}
 
 // fieldSet is what the reader takes from one of the types above.
 type fieldSet struct {

@@ -4,21 +4,29 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
-// This file knows what people pass by mistake in place of a settings document, and in place of a value. It only words what
-// is refused anyway, and shows nothing of it: it may be a key.
+// This file knows what people pass by mistake in place of a settings document. It only words what is refused anyway, and shows
+// nothing of it: it may be a key.
 
 // foreign says what a text is that is no JSON, "" if that cannot be told.
 func foreign(text string) (what, hint string) {
 	text = strings.TrimLeft(text, space)
-	for strings.HasPrefix(text, "#") { // comments of YAML
+	for strings.HasPrefix(text, "#") || strings.HasPrefix(text, "//") { // comments of YAML and Terraform, of Bicep
 		_, rest, _ := strings.Cut(text, "\n")
 		text = strings.TrimLeft(rest, space)
 	}
 	line, rest, _ := strings.Cut(text, "\n")
 	line = strings.TrimRight(line, space)
+	if what, hint := command(line, text); what != "" {
+		return what, hint
+	}
 	switch {
+	case isTerraform(line):
+		return "Terraform", armHint
+	case isBicep(line):
+		return "Bicep", "build it with az bicep build, and use the deployed settings"
 	case strings.HasPrefix(text, "<"):
 		return "HTML or XML", "look into it: a proxy or a login page may have answered in place of the settings"
 	case strings.HasPrefix(text, "-----BEGIN "):
@@ -40,6 +48,66 @@ func foreign(text string) (what, hint string) {
 	}
 	return "", ""
 }
+
+// command says that a text is a command that has settings among its arguments, "" if it is none.
+func command(line, text string) (what, hint string) {
+	line = strings.TrimPrefix(strings.TrimPrefix(line, "$ "), "sudo ")
+	option := ""
+	switch {
+	case strings.HasPrefix(line, "az "), strings.HasPrefix(line, "--settings"):
+		option = "--settings"
+	case hasPrefixFold(line, "Set-Az"), hasPrefixFold(line, "New-Az"), hasPrefixFold(line, "-Setting"):
+		option = "-SettingString"
+	}
+	switch {
+	case option == "":
+		return "", ""
+	case strings.Contains(text, "{"):
+		return "a command line", "keep what is between the quotes of " + option
+	}
+	return "a command line", "give the settings themselves, not the command"
+}
+
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+}
+
+// isTerraform reports whether a line begins a block of Terraform, or settings in one.
+func isTerraform(line string) bool {
+	word, rest, _ := strings.Cut(line, " ")
+	rest = strings.TrimLeft(rest, space)
+	switch word {
+	case "resource", "module", "data", "variable", "provider", "output":
+		return strings.HasPrefix(rest, `"`)
+	case "locals", "terraform":
+		return rest == "{"
+	}
+	name, value, _ := strings.Cut(line, "=")
+	value = strings.TrimLeft(value, space)
+	isName := strings.Trim(strings.TrimRight(name, space), nameLetters) == ""
+	return strings.HasPrefix(line, "jsonencode(") || isName && (strings.HasPrefix(value, "jsonencode(") || strings.HasPrefix(value, "<<"))
+}
+
+// isBicep reports whether a line begins a file of Bicep, or an object in one: settings: { without a quote.
+func isBicep(line string) bool {
+	word, rest, _ := strings.Cut(line, " ")
+	rest = strings.TrimLeft(rest, space)
+	switch word {
+	case "param", "var", "func", "type", "metadata", "targetScope":
+		return rest != "" && rest[0] != ':'
+	case "resource", "module", "using", "extension":
+		return strings.Contains(rest, "'")
+	}
+	if decorator, ok := strings.CutPrefix(line, "@"); ok {
+		name, _, call := strings.Cut(decorator, "(")
+		return call && name != "" && strings.Trim(name, nameLetters) == ""
+	}
+	key, rest, ok := strings.Cut(line, ":")
+	return ok && strings.Trim(rest, space) == "{" && isYAMLKey(key+":")
+}
+
+// nameLetters are those of names in other languages.
+const nameLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_."
 
 // isFileName reports whether a line is "@settings.json" or the like.
 func isFileName(line string) bool {
@@ -64,23 +132,21 @@ func isEncodedObject(text string) bool {
 	return err == nil && strings.HasPrefix(strings.TrimLeft(strings.TrimPrefix(string(begin), bomUTF8), space), "{")
 }
 
-// notEvaluated says that a value is what a tool should have replaced, "" if it is not.
-func notEvaluated(n *node) (fact, hint string) {
-	if n.kind != kindString {
-		return "", ""
+// inQuotes is the hint for settings in quotes that were meant for a shell, "" if the text is none.
+func inQuotes(text string) string {
+	text = strings.Trim(text, space)
+	first, size := utf8.DecodeRuneInString(text)
+	if !strings.ContainsRune("'`\u2018\u2019\u201c\u201d\u201e", first) || !strings.HasPrefix(strings.TrimLeft(text[size:], space), "{") {
+		return ""
 	}
-	s := strings.TrimSpace(n.text)
+	last, _ := utf8.DecodeLastRuneInString(text)
 	switch {
-	case isARM(n):
-		return armFact, armHint
-	case strings.HasPrefix(s, "@{") && strings.HasSuffix(s, "}"), s == "System.Object[]", strings.HasPrefix(s, "System.Collections."):
-		return "an object of PowerShell that ConvertTo-Json has cut off", "write the settings with ConvertTo-Json -Depth 10"
-	case strings.Contains(s, "${"):
-		return "a template expression (${...}), which nothing has evaluated", "give kvfs the rendered settings; terraform: jsonencode(...) outside of quotes"
-	case strings.Contains(s, "{{") && strings.Contains(s, "}}"):
-		return "a template expression ({{...}}), which nothing has evaluated", "give kvfs the rendered settings; Ansible: template, not copy"
+	case first == last:
+		return "remove the " + string(first) + " at both ends"
+	case last == '}':
+		return "remove the " + string(first) + " at the beginning"
 	}
-	return "", ""
+	return "remove the quotes at both ends"
 }
 
 // elsewhere returns the path and the key of settings that lie where they are not looked for, such as in a whole ARM template.

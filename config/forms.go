@@ -26,6 +26,13 @@ func forms2020() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[boolean]():      anyOf(&jsonschema.Schema{Type: "boolean"}, &jsonschema.Schema{Enum: []any{"true", "false"}}),
 		reflect.TypeFor[keepVersions](): whole(1, maxKeepVersions),
 
+		reflect.TypeFor[keyFormat]():     oneWord[keyFormat](),
+		reflect.TypeFor[onNotYetValid](): oneWord[onNotYetValid](),
+		reflect.TypeFor[onDisabled]():    oneWord[onDisabled](),
+		reflect.TypeFor[onExpired]():     oneWord[onExpired](),
+		reflect.TypeFor[onChanged]():     oneWord[onChanged](),
+		reflect.TypeFor[verifyChain]():   oneWord[verifyChain](),
+
 		reflect.TypeFor[certificateList](): listOrOne(0, secretURLForm(), reference("certificate")),
 		reflect.TypeFor[secretURL]():       secretURLForm(),
 		reflect.TypeFor[storeLocation]():   text(`^(/|(LocalMachine|CurrentUser|MY)$)`),
@@ -37,7 +44,8 @@ func forms2020() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[msiObjectID]():   text(`^\s*(` + guidPattern + `)?\s*$`),
 		reflect.TypeFor[msiResourceID](): text(`^\s*(` + armPattern + `)?\s*$`),
 
-		reflect.TypeFor[layoutList]():  {Type: "array", MinItems: jsonschema.Ptr(1), Items: anyOf(&jsonschema.Schema{Enum: []any{"v3", "v4"}}, &jsonschema.Schema{Type: "null"})},
+		reflect.TypeFor[layoutList]():  {Type: "array", MinItems: jsonschema.Ptr(1), Items: nullable(oneWord[layout]()), Contains: &jsonschema.Schema{Type: "string"}},
+		reflect.TypeFor[storeBlocks](): {Type: "object", PropertyNames: text(`^/`), AdditionalProperties: nullable(reference("storeKvfs"))},
 		reflect.TypeFor[suffixList]():  {Type: "array", MaxItems: jsonschema.Ptr(maxSuffixes), Items: anyOf(text(`^\.?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*(:[0-9]+)?$`), &jsonschema.Schema{Type: "null"})},
 		reflect.TypeFor[connections](): {Type: "object", PropertyNames: text(`:[0-9]+$`), AdditionalProperties: nullable(text(`:[0-9]+$`))},
 
@@ -62,6 +70,15 @@ func whole(least, most int) *jsonschema.Schema {
 	s := &jsonschema.Schema{Type: "integer", Minimum: jsonschema.Ptr(float64(least))}
 	if most > 0 {
 		s.Maximum = jsonschema.Ptr(float64(most))
+	}
+	return s
+}
+
+// oneWord is one of the strings of a word.
+func oneWord[T word]() *jsonschema.Schema {
+	s := &jsonschema.Schema{Type: "string"}
+	for _, w := range wordsOf[T]() {
+		s.Enum = append(s.Enum, w)
 	}
 	return s
 }

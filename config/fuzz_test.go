@@ -7,6 +7,7 @@ import (
 	"path"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -31,6 +32,9 @@ func addDocuments(f *testing.F) {
 func FuzzParse(f *testing.F) {
 	addDocuments(f)
 	f.Add([]byte(`{"kvfs": {"layouts": ["v3"], "keepVersions": 3, "transport": {"connect": {"a:1": "b:2"}}, "vaultDnsSuffixes": [".x:1"]}}`))
+	f.Add([]byte(`{"kvfs": {"layouts": ["live", "pfx"], "keepVersions": 3, "onDisabled": "hide", "stores": {"/s": {"layouts": ["jks"]}, "/s/": null}},
+		"secretsManagementSettings": {"certificateStoreLocation": "/s", "observedCertificates": [{"url": "` + www + `", "customSymbolicLinkName": "contoso-web.api.pfx", "kvfs": {"layouts": ["v3"], "verifyChain": "failOpen"}},
+		"` + www + `", {"url": "` + api + `", "kvfs": {"layouts": ["x509store"]}, "certificateStoreLocation": "/s/my"}]}}`))
 	f.Add([]byte(`{"settings": "{\\\"secretsManagementSettings\\\": {}}"}`))
 	f.Add([]byte("\xff\xfe{\x00}\x00"))
 	f.Add([]byte(`{"kvfs": {"removalGraceInS": 5, "identity": {"type": "servicePrincipal", "clientSecret": "s"}}, "secretsManagementSettings": {}}`))
@@ -100,7 +104,7 @@ func checkWrapped(t *testing.T, data []byte, cfg *Config) {
 }
 
 func checkConfig(t *testing.T, cfg *Config) {
-	if cfg.RemovalGrace < 0 || cfg.RemovalGrace > MaxRemovalGrace || cfg.PollingInterval < 1 || cfg.KeepVersions < 1 || len(cfg.Layouts) == 0 {
+	if cfg.RemovalGrace < 0 || cfg.RemovalGrace > MaxRemovalGrace || cfg.PollingInterval < 1 || cfg.KeepVersions < 1 {
 		t.Fatalf("out of bounds: %+v", cfg)
 	}
 	owners, names := make(map[storeName]Certificate), make(map[storeName]bool)
@@ -111,8 +115,9 @@ func checkConfig(t *testing.T, cfg *Config) {
 		if strings.Contains(c.LinkName, "/") || c.LinkName == "." || c.LinkName == ".." {
 			t.Fatalf("a link that is no name: %+v", c)
 		}
+		checkViews(t, c)
 		base := storeName{c.Store, c.Ref.Vault() + "." + c.Ref.Name()}
-		if o, ok := owners[base]; c.Linked && ok && (o.Ref.Key() != c.Ref.Key() || !reflect.DeepEqual(o.Grants, c.Grants) || o.Identity != c.Identity) {
+		if o, ok := owners[base]; c.Linked && ok && (o.Ref.Key() != c.Ref.Key() || !reflect.DeepEqual([]any{o.Grants, o.Views, o.Guards, o.Identity}, []any{c.Grants, c.Views, c.Guards, c.Identity})) {
 			t.Fatalf("two owners of one name: %+v, %+v", o, c)
 		}
 		if c.Linked {
@@ -124,6 +129,21 @@ func checkConfig(t *testing.T, cfg *Config) {
 			}
 			names[link] = true
 		}
+	}
+}
+
+// checkViews checks that views are filled and that what they promise can be kept.
+func checkViews(t *testing.T, c Certificate) {
+	layouts := slices.Sorted(slices.Values(c.Views.Layouts))
+	unknown := func(l string) bool { return !slices.Contains(wordsOf[layout](), l) }
+	if len(layouts) == 0 || len(slices.Compact(layouts)) != len(c.Views.Layouts) || slices.ContainsFunc(layouts, unknown) || c.LinkName != "" && !slices.Contains(layouts, "v3") {
+		t.Fatalf("layouts that cannot be: %+v", c)
+	}
+	if !slices.Contains(wordsOf[keyFormat](), c.Views.KeyFormat) || !slices.Contains(wordsOf[verifyChain](), c.Guards.VerifyChain) {
+		t.Fatalf("not filled: %+v", c)
+	}
+	if c.Views.PasswordFile != "" && !path.IsAbs(c.Views.PasswordFile) {
+		t.Fatalf("not the path of a file: %+v", c)
 	}
 }
 

@@ -35,25 +35,18 @@ func (s *settings) identities(n *node) {
 	}
 }
 
-// entryIdentity decides who asks for one certificate.
-func (s *settings) entryIdentity(e *entry, o *object) {
+// entryIdentity decides who asks for one certificate. The block kvfs of the entry is nil if it has none.
+func (s *settings) entryIdentity(e *entry, o, block *object) {
 	n := o.get("authenticationOverride")
 	if n != nil {
 		if over := s.identity(n, o.join("authenticationOverride")); over != (vault.Identity{}) {
 			e.Identity = override(s.general, over)
 		}
 	}
-	own := o.get(keyOwn)
-	if own == nil || !s.isObject(own, o.join(keyOwn), `write {"identity": {...}}`) {
+	if block == nil || block.get("identity") == nil {
 		return
 	}
-	block := s.object(own, o.join(keyOwn), fieldsOf[entryOwnFields](s.report))
-	defer block.doneStrictly()
-	chosen := block.get("identity")
-	if chosen == nil {
-		return
-	}
-	e.Identity = s.choice(chosen, block.join("identity"))
+	e.Identity = s.choice(block.get("identity"), block.join("identity"))
 	if n != nil {
 		s.report.warning(n.at(), o.join("authenticationOverride")+" is not used: "+block.join("identity")+" counts", "remove one of them")
 	}
@@ -65,10 +58,11 @@ func (r reader) identity(n *node, path string) vault.Identity {
 		return vault.Identity{}
 	}
 	o := r.object(n, path, fieldsOf[authenticationFields](r.report))
+	o.misnamed(strayInAuthentication)
 	defer o.done()
 	var id vault.Identity
 	if n := o.get("msiEndpoint"); n != nil {
-		id.Endpoint = r.endpoint(n, o.join("msiEndpoint"))
+		id.Endpoint = r.endpoint(n, o.join("msiEndpoint"), true)
 	}
 	id.ClientID = o.id("msiClientId", isGUIDOrResourceID, "a client id", "the client id"+guidHint)
 	id.ObjectID = o.id("msiObjectId", isGUID, "an object id", "the object id"+guidHint)
@@ -86,10 +80,20 @@ func (o *object) id(name string, fits func(string) bool, expected, hint string) 
 	}
 	s, _ := o.text(n, o.join(name))
 	if s = strings.TrimSpace(s); s != "" && !fits(s) {
-		o.mismatch(n, o.join(name), expected, hint)
+		o.mismatch(n, o.join(name), expected, unbraced(s, fits, hint))
 		return ""
 	}
 	return s
+}
+
+// unbraced is the hint for an id in braces, as Windows writes them, otherwise the given one.
+func unbraced(s string, fits func(string) bool, otherwise string) string {
+	inner, opened := strings.CutPrefix(s, "{")
+	inner, closed := strings.CutSuffix(inner, "}")
+	if opened && closed && fits(inner) {
+		return "remove the braces"
+	}
+	return otherwise
 }
 
 // isGUID admits hexadecimal digits in groups of 8, 4, 4, 4 and 12.
@@ -157,9 +161,28 @@ func override(general, over vault.Identity) vault.Identity {
 	return over
 }
 
+// visible says whether messages may repeat a value: that of kvfs.identity they may not.
+type visible bool
+
+// of names a value in a message.
+func (v visible) of(path, value string) string {
+	if v {
+		return path + ": " + quote(value)
+	}
+	return path
+}
+
+// orElse returns the text, which repeats a value, or else another one.
+func (v visible) orElse(text, otherwise string) string {
+	if v {
+		return shorten(text)
+	}
+	return otherwise
+}
+
 // endpoint takes the URL of an identity endpoint and returns it without /oauth2/token and final slash. An empty one counts as
 // absent.
-func (r reader) endpoint(n *node, path string) string {
+func (r reader) endpoint(n *node, path string, shown visible) string {
 	raw, ok := r.text(n, path)
 	if raw = strings.TrimSpace(raw); !ok || raw == "" {
 		return ""
@@ -168,15 +191,19 @@ func (r reader) endpoint(n *node, path string) string {
 	repaired := raw
 	if rest, found := strings.CutPrefix(raw, "http:///"); found {
 		repaired = "http://" + strings.TrimLeft(rest, "/")
-		r.report.warning(n.at(), path+": "+quote(raw)+" has no host; "+quote(repaired)+" is meant", "write "+repaired)
+		withoutQuery, _, _ := strings.Cut(repaired, "?")
+		r.report.warning(n.at(), shown.of(path, raw)+" has no host"+shown.orElse("; "+quote(repaired)+" is meant", ""), "write "+shown.orElse(withoutQuery, "two slashes after http:"))
 	}
 	u, err := url.Parse(repaired)
-	if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		r.fault(n.at(), path+": "+quote(raw)+" is not an http URL of host and path", "write "+defaultEndpoint+", or leave it out")
+	switch {
+	case err != nil || u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.Fragment != "":
+		r.fault(n.at(), shown.of(path, raw)+" is not an http URL of host and path", "write "+defaultEndpoint+", or leave it out")
 		return ""
-	}
-	if !isLocal(u.Hostname()) {
-		r.report.warning(n.at(), path+": "+quote(u.Hostname())+" is not on this machine; tokens will come from there", "write "+defaultEndpoint+", or leave it out")
+	case u.RawQuery != "":
+		r.fault(n.at(), shown.of(path, raw)+" has a query", "remove the query"+shown.orElse(" ?"+u.RawQuery, ""))
+		return ""
+	case !isLocal(u.Hostname()):
+		r.report.warning(n.at(), shown.of(path, u.Hostname())+" is not on this machine; tokens will come from there", "write "+defaultEndpoint+", or leave it out")
 	}
 	trimmed := strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/oauth2/token")
 	return "http://" + u.Host + strings.TrimRight(trimmed, "/")

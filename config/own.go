@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,9 +14,12 @@ func (s *settings) readOwn(n *node) {
 		return
 	}
 	o := s.object(n, keyOwn, fieldsOf[ownFields](s.report))
-	defer o.doneStrictly()
-	if n := o.get("layouts"); n != nil {
-		s.layouts(n, o.join("layouts"))
+	o.misnamed(strayInOwn(`write "authenticationSettings", beside "kvfs"`))
+	defer o.doneOwn()
+	o.views(&s.views)
+	o.guards(&s.guards)
+	if n := o.get("stores"); n != nil { // after what is said of all
+		s.readStores(n, o.join("stores"))
 	}
 	if n := o.get("keepVersions"); n != nil {
 		if v, ok := s.number(n, o.join("keepVersions"), 1, maxKeepVersions); ok {
@@ -55,29 +57,6 @@ func (s *settings) removalGrace(n *node, path string) {
 
 // maxKeepVersions keeps a slip of the keyboard from filling the store.
 const maxKeepVersions = 1000
-
-func (s *settings) layouts(n *node, path string) {
-	items, ok := s.list(n, path, `write ["v3", "v4"]`)
-	if !ok {
-		return
-	}
-	var layouts []string
-	given := false
-	for i, item := range items {
-		if item.kind == kindNull || s.report.enough() {
-			continue
-		}
-		given = true
-		if l, ok := s.oneOf(item, at(path, i), "layout", "v3", "v4"); ok && !slices.Contains(layouts, l) {
-			layouts = append(layouts, l)
-		}
-	}
-	if !given {
-		s.fault(n.at(), path+" is empty: no names would be shown", `write ["v3", "v4"], or leave it out`)
-		return
-	}
-	s.config.Layouts = layouts
-}
 
 func (s *settings) lowerFloor(n *node, path string) {
 	d, ok := s.seconds(n, path, 1)
@@ -174,16 +153,15 @@ func (s *settings) connect(n *node, path string) {
 		if m.value.kind == kindNull {
 			continue
 		}
-		if !validAddress(strings.TrimPrefix(m.key, "*.")) {
+		if !validAddress(strings.TrimPrefix(m.key, "*.")) { // of the value there may be something to say, too
 			s.fault(m.keyAt, path+": "+quote(m.key)+" is not host:port", example)
-			continue
 		}
-		to, ok := s.text(m.value, path+"["+quote(m.key)+"]")
+		to, ok := s.text(m.value, element(path, m.key))
 		switch {
 		case ok && validAddress(to):
 			connect[strings.ToLower(m.key)] = to
 		case ok:
-			s.mismatch(m.value, path+"["+quote(m.key)+"]", "host:port", example)
+			s.mismatch(m.value, element(path, m.key), "host:port", example)
 		}
 	}
 	if len(connect) > 0 { // so that an empty one equals none

@@ -11,7 +11,7 @@ import (
 func TestOwnSettings(t *testing.T) {
 	known := []string{"v3", "v4"}
 	place := `{"secretsManagementSettings": {"observedCertificates": ["` + www + `"]}, "kvfs": {%s}}`
-	testFields(t, place, func(c *Config) any { return c.Layouts }, []fieldTest{
+	testFields(t, place, func(c *Config) any { return c.Certificates[0].Views.Layouts }, []fieldTest{
 		{`"layouts": ["v4"]`, []string{"v4"}, nil},
 		{`"layouts": ["v4", "v3", "v4"]`, []string{"v4", "v3"}, nil},
 		{`"layouts": null`, known, nil},
@@ -19,7 +19,8 @@ func TestOwnSettings(t *testing.T) {
 		{`"layouts": [null]`, nil, []string{"error: kvfs.layouts is empty: no names would be shown"}},
 		{``, known, nil},
 		{`"layouts": []`, nil, []string{"error: kvfs.layouts is empty: no names would be shown"}},
-		{`"layouts": ["v3", "live"]`, nil, []string{`error: kvfs.layouts[1]: "live" is not a known layout`}},
+		{everyLayout, wordsOf[layout](), nil},
+		{`"layouts": ["jks", "live", "v3", "jks", null, "live"]`, []string{"jks", "live", "v3"}, nil},
 		{`"layouts": ["v1"]`, nil, []string{`error: kvfs.layouts[0]: "v1" is not a known layout`}},
 		{`"layouts": ["V3"]`, nil, []string{`error: kvfs.layouts[0]: "V3" is not a known layout`}},
 		{`"layouts": [3]`, nil, []string{"error: kvfs.layouts[0]: 3 is not a string"}},
@@ -27,19 +28,17 @@ func TestOwnSettings(t *testing.T) {
 		{`"layout": ["v3"]`, nil, []string{`error: kvfs: "layout" is not a known field`}},
 		{`"colour": 1, "shape": 2`, nil, []string{`error: kvfs: "colour" is not a known field`, `error: kvfs: "shape" is not a known field`}},
 	})
+	const number = "is not a whole number from 1 to 1000"
 	testFields(t, place, func(c *Config) any { return c.KeepVersions }, []fieldTest{
 		{``, 2, nil},
 		{`"keepVersions": 1`, 1, nil},
 		{`"keepVersions": 1000`, 1000, nil},
-		{`"keepVersions": 0`, nil, []string{"error: kvfs.keepVersions: 0 is not a whole number from 1 to 1000"}},
-		{`"keepVersions": 1001`, nil, []string{"error: kvfs.keepVersions: 1001 is not a whole number from 1 to 1000"}},
-		{`"keepVersions": 2.0`, nil, []string{"error: kvfs.keepVersions: 2.0 is not a whole number from 1 to 1000"}},
-		{`"keepVersions": "2"`, nil, []string{`error: kvfs.keepVersions: "2" is not a whole number from 1 to 1000`}},
-	})
-	// Not known until they have an effect: who disables in order to revoke must
-	// not be told that all is well.
-	testFields(t, place, func(*Config) any { return nil }, []fieldTest{
-		{`"onDisabled": "hide"`, nil, []string{`error: kvfs: "onDisabled" is not a known field`}},
+		{`"keepVersions": 0`, nil, []string{"error: kvfs.keepVersions: 0 " + number}},
+		{`"keepVersions": 1001`, nil, []string{"error: kvfs.keepVersions: 1001 " + number}},
+		{`"keepVersions": 2.0`, nil, []string{"error: kvfs.keepVersions: 2.0 " + number}},
+		{`"keepVersions": "2"`, nil, []string{`error: kvfs.keepVersions: "2" ` + number}},
+		{`"keepVersions": "all"`, nil, []string{`error: kvfs.keepVersions: "all" ` + number}},
+		{`"keepVersions": true`, nil, []string{"error: kvfs.keepVersions: true " + number}},
 	})
 	testFields(t, beside, func(c *Config) any { return c.KeepVersions }, []fieldTest{
 		{`"kvfs": []`, nil, []string{"error: kvfs: a list is not an object"}},
@@ -98,15 +97,5 @@ func TestVaultDNSSuffixes(t *testing.T) {
 		if got := said(ps); !slices.Equal(got, want) {
 			t.Errorf("%s said %q, want %q", suffixes, got, want)
 		}
-	}
-}
-
-func TestACustomLinkNeedsALayoutWithCombinedFiles(t *testing.T) {
-	cfg, ps := Parse("", entries(`"layouts": ["v4"]`, entryText(www, link("site"))))
-	if cfg == nil || cfg.Certificates[0].LinkName != "" {
-		t.Errorf("got %+v", cfg)
-	}
-	if got, want := lines(ps), "warning 2:86: observedCertificates[0].customSymbolicLinkName has no effect: only the layout v3 has combined files\n"; got != want {
-		t.Errorf("said %s", got)
 	}
 }

@@ -44,7 +44,7 @@ func parse(src *source, r *report) (*node, *refusal) {
 		return nil, err
 	}
 	if p.n < len(p.text) {
-		return nil, p.fail(p.n, "expected the end of the document, found "+p.found(), "remove what follows the settings")
+		return nil, p.fail(p.n, "expected the end of the document, found "+p.found(), p.afterEnd(root))
 	}
 	return root, nil
 }
@@ -158,8 +158,8 @@ func (p *parser) member(obj *node) (member, *refusal) {
 		return member{}, err
 	}
 	value, err := p.valueOf(key)
-	if err != nil && isInlineSecret(key) {
-		err.fact, err.hint = "the value of "+quote(key)+" is not valid JSON", inlineSecretHint(key)
+	if hint := hiddenHint(key); err != nil && hint != "" {
+		err.fact, err.hint = "the value of "+quote(key)+" is not valid JSON", hint
 	}
 	return member{key, p.src.at(start), value}, err
 }

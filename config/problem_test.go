@@ -66,7 +66,7 @@ func TestTooManyProblemsAreCountedAndErrorsNotLost(t *testing.T) {
 		t.Fatalf("accepted: %v; %d problems", cfg != nil, len(ps))
 	}
 	last := ps[len(ps)-1]
-	if last.Severity != Error || last.Fact != "21 more problems" {
+	if last.Severity != Error || last.Fact != "22 more problems" {
 		t.Errorf("the last is %+v", last)
 	}
 	if errs := ps.Errors(); len(errs) != 1 {

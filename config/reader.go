@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -78,7 +79,7 @@ func (r reader) boolean(n *node, path string) (value, ok bool) {
 	return false, false
 }
 
-// number takes a number that is whole and within the bounds.
+// number takes a number that is whole and within the bounds. What else is admitted is for messages only, "" for nothing.
 func (r reader) number(n *node, path string, least, most int) (int, bool) {
 	v, err := strconv.Atoi(n.text)
 	if n.kind != kindNumber || err != nil || v < least || v > most {
@@ -95,13 +96,20 @@ func (r reader) oneOf(n *node, path, what string, choices ...string) (string, bo
 	if !ok {
 		return "", false
 	}
-	for _, c := range choices {
-		if s == c {
-			return s, true
-		}
+	if slices.Contains(choices, s) {
+		return s, true
 	}
-	r.fault(n.at(), prefix(path, quote(s)+" is not a known "+what), "known are "+strings.Join(choices, " and "))
+	r.fault(n.at(), prefix(path, quote(s)+" is not a known "+what), "known are "+enumerate(choices))
 	return "", false
+}
+
+// enumerate joins words as in "a, b and c".
+func enumerate(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " and " + words[last]
 }
 
 // at returns the path of an element of a list.

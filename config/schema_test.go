@@ -79,7 +79,7 @@ func TestEveryNameThatIsSearchedIsDeclared(t *testing.T) {
 
 func TestTheSchemaRefusesWhatItCan(t *testing.T) {
 	schema := settingsSchema(t)
-	inOwn := `{"secretsManagementSettings": {"observedCertificates": []}, "kvfs": {%s}}`
+	inStores := fmt.Sprintf(inOwn, `"stores": {%s}`)
 	inIdentity := fmt.Sprintf(inOwn, `"identity": {%s}`)
 	main := `{"secretsManagementSettings": {%s}}`
 	principal := fmt.Sprintf(inIdentity, `"type": "servicePrincipal", "tenantId": "a.b", "clientId": "`+clientID+`"%s`)
@@ -104,6 +104,16 @@ func TestTheSchemaRefusesWhatItCan(t *testing.T) {
 		{inOwn, `"keepVersions": 0`, false}, {inOwn, `"keepVersions": "2"`, false}, {inOwn, `"keepVersions": 1000`, true}, {inOwn, `"removalGraceInS": 604801`, false}, {inOwn, `"removalGraceInS": -1`, false}, {inOwn, `"removalGraceInS": 0`, true},
 		{inOwn, `"minPollingIntervalInS": 31`, false}, {inOwn, `"minPollingIntervalInS": "30"`, true}, {inOwn, `"vaultDnsSuffixes": ["https://x"]`, false}, {inOwn, `"transport": {"caFile": "x"}`, false}, {inOwn, `"transport": {"x": 1}`, false},
 		{inOwn, `"transport": {"connect": {"a": "b:1"}}`, false}, {inOwn, `"transport": {"connect": {"a:1": "b"}}`, false},
+		{inOwn, `"layouts": ["live", "certs", "pfx", "jks", "truststore", "x509store", null]`, true}, {inOwn, `"layouts": ["Live"]`, false}, {inOwn, `"layouts": [null]`, false}, {inOwn, `"layouts": "live"`, false},
+		{inOwn, `"keyFormat": "traditional"`, true}, {inOwn, `"keyFormat": "pkcs1"`, false}, {inOwn, `"keyFormat": null`, true}, {inOwn, `"passwordFile": "/p"`, true}, {inOwn, `"passwordFile": "p"`, false}, {inOwn, `"password": "p"`, false},
+		{inOwn, `"keepVersions": "all"`, false}, {inOwn, `"keepVersions": "none"`, false}, {inOwn, `"keepVersions": null`, true},
+		{inOwn, `"onNotYetValid": "link", "onDisabled": "hide", "onExpired": "hide", "onChangedNames": "hold", "onChangedIssuer": "hold", "verifyChain": "failClosed", "fetchIssuers": true`, true},
+		{inOwn, `"onNotYetValid": "serve"`, false}, {inOwn, `"onDisabled": "serve"`, false}, {inOwn, `"onExpired": "keep"`, false}, {inOwn, `"onChangedNames": true`, false}, {inOwn, `"onChangedIssuer": "link"`, false},
+		{inOwn, `"verifyChain": "on"`, false}, {inOwn, `"verifyChain": false`, false}, {inOwn, `"fetchIssuers": "false"`, true}, {inOwn, `"fetchIssuers": 1`, false},
+		{inStores, `"/s": {"layouts": ["pfx"], "keyFormat": "pkcs8", "passwordFile": "/p"}, "/t/": null, "/u": {}`, true}, {inStores, `"s": {}`, false}, {inStores, `"/s": []`, false}, {inStores, `"/s": {"onExpired": "hide"}`, false},
+		{inStores, `"/s": {"stores": {}}`, false}, {inStores, `"/s": {"layouts": []}`, false}, {inOwn, `"stores": ["/s"]`, false}, {inOwn, `"stores": null`, true},
+		{inEntryOwn, `"layouts": ["live"], "keyFormat": "traditional", "passwordFile": "/p"`, true}, {inEntryOwn, `"onNotYetValid": "link", "onDisabled": "hide", "onExpired": "hide", "onChangedNames": "hold", "onChangedIssuer": "hold", "verifyChain": "failOpen", "fetchIssuers": true`, true},
+		{inEntryOwn, `"layouts": ["v1"]`, false}, {inEntryOwn, `"keepVersions": "all"`, false}, {inEntryOwn, `"stores": {}`, false}, {inEntryOwn, `"verifyChain": "on"`, false}, {inEntryOwn, `"fetchIssuers": "yes"`, false},
 		{inIdentity, ``, false}, {inIdentity, `"type": "x"`, false}, {inIdentity, `"type": "environment", "clientId": "` + clientID + `"`, false}, {inIdentity, `"type": "azureCli", "tenantId": "common"`, false},
 		{inIdentity, `"type": "managedIdentity", "clientId": "` + clientID + `", "objectId": "` + clientID + `"`, false}, {inIdentity, `"type": "workloadIdentity", "tokenFile": "token"`, false},
 		{inIdentity, `"type": "workloadIdentity", "authority": "https://a@b"`, false}, {inIdentity, `"type": "servicePrincipal", "clientSecretFile": "/s"`, false},

@@ -18,14 +18,21 @@ type settings struct {
 	chosen   *vault.Identity // kvfs.identity
 	general  vault.Identity  // from which an authenticationOverride starts
 	acls     bool            // grants count
+	views    Views           // of all
+	guards   Guards          // of all
+	stores   stores
+}
+
+func newSettings(r reader) *settings {
+	return &settings{reader: r, config: defaults(), store: DefaultStore, floor: MinPollingInterval, acls: true, views: defaultViews(), guards: defaultGuards()}
 }
 
 func (s *settings) read(doc *document) {
 	top := s.object(doc.settings, "", fieldsOf[settingsFields](s.report))
-	s.floor, s.acls = MinPollingInterval, true
+	top.misnamed(strayBeside)
 	if s.store == "" {
 		s.store = DefaultStore
-	} else if store, ok := s.storePath(&node{kind: kindString, text: s.store}, "--store"); ok {
+	} else if store, ok := s.givenStore(s.store); ok {
 		s.store = store
 	}
 	if own := top.get(keyOwn); own != nil {
@@ -39,6 +46,7 @@ func (s *settings) read(doc *document) {
 		return
 	}
 	main := s.object(n, "", fieldsOf[mainFields](s.report).and(keyIdentity, keyLogging, keyOwn))
+	main.misnamed(strayBeside)
 	s.readBeside(doc, top, main)
 	s.readMain(main)
 	main.done()
@@ -61,6 +69,7 @@ func (s *settings) readBeside(doc *document, top, main *object) {
 			s.strayOwn(m)
 		}
 	}
+	s.strayAroundAll(doc.wrappers)
 }
 
 func (s *settings) strayOwn(m member) {
@@ -116,7 +125,7 @@ func (s *settings) readMain(o *object) {
 		}
 	}
 	const example = `add "observedCertificates": ["https://VAULT.vault.azure.net/secrets/NAME"]`
-	if n := o.required("observedCertificates", example); n != nil {
+	if n := o.required(keyCertificates, example); n != nil {
 		s.certificates(n)
 	}
 }
@@ -157,7 +166,7 @@ func (s *settings) initialSync(o *object) {
 
 // certificates reads the entries and compares them with each other.
 func (s *settings) certificates(n *node) {
-	const name = "observedCertificates"
+	const name = keyCertificates
 	var entries []*entry
 	add := func(n *node, path string) {
 		if e := s.entry(n, path); e != nil {
@@ -165,16 +174,20 @@ func (s *settings) certificates(n *node) {
 		}
 	}
 	switch {
+	case isWrappedList(n):
+		s.fault(n.at(), name+" is "+wrappedListFact, wrappedListHint)
 	case n.kind == kindList:
 		empty := true
 		for i, item := range n.items() {
 			if s.report.enough() {
 				return
 			}
-			if item.kind != kindNull {
-				empty = false
-				add(item, at(name, i))
+			if item.kind == kindNull {
+				s.nullEntry(item, i)
+				continue
 			}
+			empty = false
+			add(item, at(name, i))
 		}
 		if empty {
 			s.report.warning(n.at(), name+" is empty: nothing is served", `add a URL, such as "https://VAULT.vault.azure.net/secrets/NAME"`)
@@ -185,16 +198,27 @@ func (s *settings) certificates(n *node) {
 	default:
 		s.mismatch(n, name, "a list of certificates", `write ["https://VAULT.vault.azure.net/secrets/NAME"]`)
 	}
+	s.unusedStores()
 	s.config.Certificates = s.compare(entries)
+}
+
+// nullEntry warns of a null in place of a certificate. It counts as absent, as everywhere; but here it is what a template makes of
+// an empty variable, and a certificate is lost without a word.
+func (s *settings) nullEntry(n *node, i int) {
+	if s.report.full() {
+		s.report.drop(Warning)
+		return
+	}
+	s.report.warning(n.at(), at(keyCertificates, i)+" is null", "remove it, or look why the variable is empty")
 }
 
 // FromURLs makes the Config of a document that would list these URLs and nothing else. An empty store means DefaultStore.
 // Problems have no position, their facts name the place of the URL in the list. The Identity is the machine's; a caller who
 // means another one sets it in every certificate.
 func FromURLs(urls []string, store string) (*Config, Problems) {
-	s := settings{reader: reader{newReport(nil), Error}, config: defaults(), store: DefaultStore, acls: true}
+	s := newSettings(reader{newReport(nil), Error})
 	if store != "" {
-		s.store, _ = s.storePath(&node{kind: kindString, text: store}, "--store")
+		s.store, _ = s.givenStore(store)
 	}
 	var entries []*entry
 	for i, url := range urls {

@@ -25,11 +25,50 @@ func (s *settings) storePath(n *node, at string) (store string, ok bool) {
 	if !ok {
 		return "", false
 	}
-	store = path.Clean(raw)
-	fact, hint := "", "write another directory, such as /etc/tls/certs"
+	store, fact, hint := cleanStore(raw)
+	if fact == "" {
+		return store, true
+	}
+	if other, remedy := notEvaluated(n); other != "" && shellWord(raw) == "" {
+		fact, hint = other, remedy
+	}
+	s.fault(n.at(), prefix(at, fact), hint)
+	return "", false
+}
+
+// givenStore takes the store that a caller gave, who got it from a command line.
+func (s *settings) givenStore(raw string) (store string, ok bool) {
+	store, fact, hint := cleanStore(raw)
+	if fact == "" {
+		return store, true
+	}
+	if !strings.HasPrefix(raw, "/") {
+		hint = "write the whole path"
+	}
+	s.fault(nowhere, prefix("--store", fact), hint)
+	return "", false
+}
+
+// shellWord returns what a shell would replace at the beginning of a path: ~ or a variable such as $HOME; "" for nothing.
+func shellWord(raw string) string {
+	first, _, _ := strings.Cut(raw, "/")
+	switch {
+	case strings.HasPrefix(first, "~"):
+		return "~"
+	case first == "${HOME}", len(first) > 1 && first[0] == '$' && first[1] != '{':
+		return shorten(first)
+	}
+	return ""
+}
+
+// cleanStore returns the clean path of a directory that may hold files, or what is wrong with it and the step to take.
+func cleanStore(raw string) (store, fact, hint string) {
+	store, hint = path.Clean(raw), "write another directory, such as /etc/tls/certs"
 	switch {
 	case raw == "":
 		fact, hint = "the path is empty", "write an absolute path, or leave it out"
+	case shellWord(raw) != "":
+		fact, hint = quote(raw)+" is a relative path", shellWord(raw)+" is not expanded in settings; write the whole path"
 	case !strings.HasPrefix(raw, "/"):
 		fact, hint = quote(raw)+" is a relative path", "write the whole path, such as "+absolute(raw)
 	case strings.ContainsFunc(raw, unicode.IsControl):
@@ -42,11 +81,8 @@ func (s *settings) storePath(n *node, at string) (store string, ok bool) {
 		fact = quote(raw) + " belongs to the kernel"
 	case tooLong(store):
 		fact, hint = "the path is longer than Linux admits", "write at most 4095 bytes, 255 between two slashes"
-	default:
-		return store, true
 	}
-	s.fault(n.at(), prefix(at, fact), hint)
-	return "", false
+	return store, fact, hint
 }
 
 // absolute proposes a place for a relative path.

@@ -32,15 +32,47 @@ func (p *parser) unexpected(expected string) *refusal {
 	return p.fail(p.n, "expected "+expected+", found "+p.found(), p.remedy("check what stands here"))
 }
 
+// afterEnd is what to do about text after the document, which was read as root.
+func (p *parser) afterEnd(root *node) string {
+	switch {
+	case root.kind != kindString:
+	case p.next() == ':':
+		return "put { } around it"
+	case strings.HasPrefix(strings.TrimLeft(root.text, space), "{") && p.next() == '"' && p.text[p.n-1] == '"':
+		return doubledHint
+	case strings.HasPrefix(strings.TrimLeft(root.text, space), "{"):
+		return `remove the " at both ends`
+	}
+	return "remove what follows the settings"
+}
+
+const doubledHint = "write each quote once; they are doubled, as in CSV or cmd"
+
 // remedy is what to do about the character that stands here, otherwise the given step.
 func (p *parser) remedy(otherwise string) string {
+	if strings.Trim(p.text[:p.n], space) == "" {
+		if hint := inQuotes(p.text); hint != "" {
+			return hint
+		}
+	}
+	rest := p.text[p.n:]
+	switch {
+	case strings.HasPrefix(rest, `\u0022`), strings.HasPrefix(rest, "`\""):
+		return "write plain quotes; these are escaped for PowerShell"
+	case strings.HasPrefix(rest, "<"):
+		return "replace the placeholder <...>, or remove the line"
+	case strings.HasSuffix(p.text[:p.n], `""`) && isLetter(p.next()):
+		return doubledHint
+	}
 	switch p.character(p.n) {
 	case "":
 		return "the file seems to be cut off; add what is missing"
+	case "=":
+		return "write a colon in place of ="
 	case "'", "`", "\u2018", "\u2019", "\u201c", "\u201d", "\u201e":
 		return `use plain double quotes (")`
 	case `\`:
-		if strings.HasPrefix(p.text[p.n:], `\\`) {
+		if strings.HasPrefix(rest, `\\`) {
 			return "remove the backslashes before the quotes"
 		}
 		return "remove the backslash"

@@ -53,7 +53,7 @@ func TestSyntaxErrorsPointAtTheFirstCharacterThatDoesNotFit(t *testing.T) {
 		{"a no-break space", "{\u00a0\"a\": 1}", 1, 2, "expected a key in double quotes, found \"\\u00a0\"", "replace the no-break space by a space"},
 		{"an escaped quote alone", `{"a": \"b\"}`, 1, 7, `expected a value after the key "a", found "\"`, "remove the backslash"},
 		{"two documents", `{} {}`, 1, 4, `expected the end of the document, found "{"`, "remove what follows the settings"},
-		{"single quotes around all", `'{}'`, 1, 1, `expected a value at the beginning, found "'"`, `use plain double quotes (")`},
+		{"single quotes around all", `'{}'`, 1, 1, `expected a value at the beginning, found "'"`, "remove the ' at both ends"},
 		{"nested too deep", strings.Repeat("[", 65), 1, 65, "nested deeper than 64", "settings have some ten levels; is this the right file?"},
 	}
 	for _, tt := range tests {

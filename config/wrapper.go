@@ -8,14 +8,15 @@ import (
 )
 
 const (
-	keySettings    = "secretsManagementSettings"
-	keyIdentity    = "authenticationSettings"
-	keyLogging     = "loggingSettings"
-	keyProtected   = "protectedSettings"
-	keyOwn         = "kvfs"
-	keyVersion     = "typeHandlerVersion"
-	leastSettings  = `{"secretsManagementSettings": {"observedCertificates": [...]}}`
-	contentNotName = "pass the content of the file, not its name (PowerShell: Get-Content -Raw; Azure CLI: @settings.json)"
+	keySettings     = "secretsManagementSettings"
+	keyCertificates = "observedCertificates"
+	keyIdentity     = "authenticationSettings"
+	keyLogging      = "loggingSettings"
+	keyProtected    = "protectedSettings"
+	keyOwn          = "kvfs"
+	keyVersion      = "typeHandlerVersion"
+	leastSettings   = `{"secretsManagementSettings": {"observedCertificates": [...]}}`
+	contentNotName  = "pass the content of the file, not its name (PowerShell: Get-Content -Raw; Azure CLI: @settings.json)"
 )
 
 // forms are the ways from the top of a document to the settings object. The first that leads to one counts.
@@ -163,6 +164,16 @@ func (u unwrapper) missing(a attempt) {
 			}
 		}
 	}
+	for _, step := range slices.Backward(a.steps) {
+		if isWrappedList(step) {
+			u.report.error(step.at(), "the settings are "+wrappedListFact, wrappedListHint)
+			return
+		}
+		if m := lookup(step, keyCertificates); m.value != nil {
+			u.report.error(m.keyAt, quote(keySettings)+" is missing; "+quote(m.key)+" is outside of it", "put it into "+quote(keySettings)+": {...}")
+			return
+		}
+	}
 	for _, m := range a.last().members() {
 		if name := near(m.key, wrapperNames()); name != "" && !strings.EqualFold(name, m.key) {
 			u.report.error(m.keyAt, quote(keySettings)+" is missing; "+quote(m.key)+" is not a known field", "did you mean "+quote(name)+"?")
@@ -186,11 +197,7 @@ func (u unwrapper) unwrap(n *node, what string) (*node, *refusal) {
 		}
 	}
 	if n.kind == kindList && len(n.items()) > 0 {
-		hint := "pass one of its elements" // what "az vm extension list" writes
-		if n.items()[0].kind == kindString {
-			hint = `write {"secretsManagementSettings": {"observedCertificates": ...}} around it`
-		}
-		return nil, &refusal{outer.at(), what + " is a list, not an object", hint}
+		return nil, &refusal{outer.at(), what + " is a list, not an object", listHint(n)}
 	}
 	if n.kind != kindObject {
 		return nil, &refusal{outer.at(), what + " is " + n.shown() + ", not an object", "the least is " + leastSettings}
@@ -198,9 +205,26 @@ func (u unwrapper) unwrap(n *node, what string) (*node, *refusal) {
 	return n, nil
 }
 
+// listHint is what to do about a list in place of settings.
+func listHint(n *node) string {
+	const around = `write {"secretsManagementSettings": {"observedCertificates": ...}} around it`
+	for _, item := range n.items() {
+		switch {
+		case item.kind == kindString, lookup(item, "url").value != nil:
+			return around
+		case lookup(item, "settings").value != nil, lookup(item, "publisher").value != nil, lookup(item, "properties").value != nil:
+			return "pass the settings of the element whose name is KeyVaultForLinux" // what "az vm extension list" writes
+		}
+	}
+	return "pass one of its elements"
+}
+
 func (u unwrapper) parseString(n, outer *node, what string) (*node, *refusal) {
 	if isARM(n) {
 		return nil, &refusal{outer.at(), prefix(what, armFact), armHint}
+	}
+	if hint := inQuotes(n.text); hint != "" {
+		return nil, &refusal{outer.at(), what + " is a string that holds JSON in quotes", hint}
 	}
 	begin := strings.TrimLeft(n.text, space)
 	if begin == "" || strings.IndexByte(`{"/`, begin[0]) < 0 {
