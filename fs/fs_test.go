@@ -275,14 +275,14 @@ func TestDeadPublisherIsReplaced(t *testing.T) {
 func TestListingShowsWhatAppears(t *testing.T) {
 	v1, v2 := newVersion(t, 1), newVersion(t, 2)
 	build := func(store string, pinned ...*tree.Version) *tree.Snapshot {
-		entry := tree.Entry{Certificate: "www", Store: store, Vault: "contoso-web", Name: "www", Linked: true}
+		entry := tree.Entry{Certificate: "www", Store: store, Vault: "contoso-web", Name: "www", Linked: true, Views: tree.Views{Layouts: []tree.Layout{tree.V3}}}
 		old := entry
 		old.Certificate, old.Linked = "old", false
-		s, err := tree.Build(tree.Spec{Layouts: []tree.Layout{tree.V3}, Entries: []tree.Entry{entry, old}}, func(key string) []*tree.Version {
+		s, err := tree.Build(tree.Spec{Entries: []tree.Entry{entry, old}}, func(key string) tree.Shown {
 			if key == "old" {
-				return pinned
+				return shown(pinned...)
 			}
-			return []*tree.Version{v2}
+			return shown(v2)
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -82,18 +82,31 @@ func newVersion(t testing.TB, n int) *tree.Version {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, _ := versions.LoadOrStore(n, tree.NewVersion(certs.Version(fmt.Sprintf("%032x", n)), from, from, b))
+	made, err := tree.NewVersion(certs.Version(fmt.Sprintf("%032x", n)), from, from, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, _ := versions.LoadOrStore(n, made)
 	return v.(*tree.Version)
+}
+
+// shown are versions of which the newest is the current one.
+func shown(versions ...*tree.Version) tree.Shown {
+	all := tree.Shown{Versions: versions}
+	if len(versions) > 0 {
+		all.Current = versions[0]
+	}
+	return all
 }
 
 // site builds the snapshot of one certificate, contoso-web.www, in one store.
 func site(t testing.TB, store string, list acl.List, versions ...*tree.Version) *tree.Snapshot {
 	t.Helper()
 	s, err := tree.Build(tree.Spec{
-		Layouts: []tree.Layout{tree.V3, tree.V4},
 		Entries: []tree.Entry{{Certificate: "www", URL: "https://contoso-web.vault.azure.net/secrets/www", Store: store,
-			Vault: "contoso-web", Name: "www", Linked: true, Links: []string{"site"}, Grants: list}},
-	}, func(string) []*tree.Version { return versions })
+			Vault: "contoso-web", Name: "www", Linked: true, Links: []string{"site"}, Grants: list,
+			Views: tree.Views{Layouts: []tree.Layout{tree.V3, tree.V4}}}},
+	}, func(string) tree.Shown { return shown(versions...) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,11 +14,11 @@ import (
 // sites builds one certificate in each of several stores.
 func sites(t *testing.T, stores ...string) *tree.Snapshot {
 	t.Helper()
-	spec := tree.Spec{Layouts: []tree.Layout{tree.V4}}
+	var spec tree.Spec
 	for _, store := range stores {
-		spec.Entries = append(spec.Entries, tree.Entry{Certificate: "www", Store: store, Vault: "contoso-web", Name: "www", Linked: true})
+		spec.Entries = append(spec.Entries, tree.Entry{Certificate: "www", Store: store, Vault: "contoso-web", Name: "www", Linked: true, Views: tree.Views{Layouts: []tree.Layout{tree.V4}}})
 	}
-	s, err := tree.Build(spec, func(string) []*tree.Version { return []*tree.Version{newVersion(t, 1)} })
+	s, err := tree.Build(spec, func(string) tree.Shown { return shown(newVersion(t, 1)) })
 	if err != nil {
 		t.Fatal(err)
 	}

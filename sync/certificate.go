@@ -29,8 +29,10 @@ func (s Source) Key() string {
 // certificate is what is known of a source.
 type certificate struct {
 	source   Source
+	policy   Policy
 	versions []*tree.Version // newest first
 	warnings []string        // of the newest
+	fetched  time.Time       // when the try began that brought the newest
 
 	lastAttempt, lastSuccess, next time.Time
 	failures                       int
@@ -40,8 +42,11 @@ type certificate struct {
 
 	shown certs.Version // of which the readers have the links
 
-	bad    digest // of a value that could not be read
-	badErr error
+	bad     digest // of a value that could not be read
+	badErr  error
+	keyless error // why the newest version has no key
+
+	disabled bool // the vault has said so, and nothing else since
 }
 
 // digest of a value with its content type.
@@ -56,23 +61,25 @@ func digestOf(s *vault.Secret) digest {
 type attempt struct {
 	cert     *certificate
 	source   Source
+	policy   Policy
 	versions []*tree.Version // that need no reading
 	bad      digest
 	badErr   error
 }
 
 func (c *certificate) attempt() attempt {
-	return attempt{cert: c, source: c.source, versions: c.versions, bad: c.bad, badErr: c.badErr}
+	return attempt{cert: c, source: c.source, policy: c.policy, versions: c.versions, bad: c.bad, badErr: c.badErr}
 }
 
 // outcome of one try.
 type outcome struct {
-	cert    *certificate
-	started time.Time
-	secret  *vault.Secret // nil after an error
-	version *tree.Version // nil if it is one that is known
-	bundle  *certs.Bundle
-	err     error
+	cert     *certificate
+	started  time.Time
+	secret   *vault.Secret // nil after an error
+	version  *tree.Version // nil if it is one that is known, or none that may be shown
+	warnings []string      // about version
+	err      error         // beside a version: what is missing in it
+	again    bool          // the same value may be good at another time
 }
 
 // try fetches a certificate and reads it if its version is new.
@@ -88,29 +95,65 @@ func (a attempt) try(ctx context.Context, v Vault) outcome {
 	case a.badErr != nil && a.bad == digestOf(o.secret):
 		o.err = a.badErr
 	default:
-		o.bundle, o.err = certs.Parse(o.secret.ContentType, o.secret.Value.Reveal())
-		if o.err == nil {
-			o.version = tree.NewVersion(id, o.secret.Created, time.Now(), o.bundle)
-		}
+		a.read(ctx, &o)
 	}
 	return o
+}
+
+// read makes a version of what was fetched, or an error.
+func (a attempt) read(ctx context.Context, o *outcome) {
+	bundle, err := certs.Parse(o.secret.ContentType, o.secret.Value.Reveal())
+	var keyless *certs.Error
+	if errors.As(err, &keyless) && keyless.Partial != nil && !a.haveKey() {
+		bundle = keyless.Partial
+	} else if err != nil {
+		o.err = err
+		return
+	}
+	o.warnings = bundle.Warnings
+	if a.policy.Check != nil {
+		checked, warnings, err := a.policy.Check(ctx, bundle)
+		if err != nil {
+			o.err, o.again = err, true
+			return
+		}
+		bundle, o.warnings = checked, append(slices.Clone(checked.Warnings), warnings...)
+	}
+	v, renderErr := tree.NewVersion(certs.Version(o.secret.Version), o.secret.Created, time.Now(), bundle, a.policy.Views...)
+	if renderErr != nil {
+		o.warnings = append(o.warnings, fmt.Sprintf("not shown in every form: %v", renderErr))
+	}
+	if held := a.policy.held(a.versions, v); held != nil {
+		o.err = held
+		return
+	}
+	o.version, o.err = v, err
+}
+
+// haveKey tells whether there is a version with a key: one without would take that
+// from its readers.
+func (a attempt) haveKey() bool {
+	return slices.ContainsFunc(a.versions, (*tree.Version).HasKey)
 }
 
 // record takes an outcome in and tells whether there is something to publish.
 func (c *certificate) record(o outcome, now time.Time, interval time.Duration, keep int) (changed bool) {
 	c.lastAttempt, c.err = o.started, o.err
 	var retryAfter time.Duration
-	if o.err != nil {
+	if o.err != nil && o.version == nil {
 		c.failures++
 		var ve *vault.Error
 		if errors.As(o.err, &ve) {
 			retryAfter = ve.RetryAfter
-		} else if o.secret != nil {
+			if ve.Kind == vault.KindDisabled {
+				changed, c.disabled = c.policy.HideDisabled && !c.disabled, true
+			}
+		} else if o.secret != nil && !o.again {
 			c.bad, c.badErr = digestOf(o.secret), o.err
 		}
 	} else {
-		c.failures, c.lastSuccess = 0, now
-		changed = c.adopt(o, keep)
+		c.failures, c.lastSuccess, c.disabled = 0, now, false
+		changed = c.adopt(o, now, keep)
 	}
 	c.next = now.Add(nextPoll(interval, c.failures, retryAfter, c.spread()))
 	return changed
@@ -118,10 +161,13 @@ func (c *certificate) record(o outcome, now time.Time, interval time.Duration, k
 
 // adopt makes the fetched version the newest, also when the vault went back to
 // one that is still here.
-func (c *certificate) adopt(o outcome, keep int) (changed bool) {
+func (c *certificate) adopt(o outcome, now time.Time, keep int) (changed bool) {
 	id := certs.Version(o.secret.Version)
 	if len(c.versions) > 0 && c.versions[0].ID == id {
-		return false
+		if o.version == nil && !c.versions[0].HasKey() {
+			c.err = c.keyless // it is what it was
+		}
+		return c.shown == "" // it was hidden
 	}
 	v := o.version
 	if i := slices.IndexFunc(c.versions, func(v *tree.Version) bool { return v.ID == id }); v == nil && i < 0 {
@@ -132,17 +178,21 @@ func (c *certificate) adopt(o outcome, keep int) (changed bool) {
 		v = c.versions[i]
 		c.versions = slices.Delete(slices.Clone(c.versions), i, i+1)
 	}
-	if o.bundle != nil {
-		c.warnings = o.bundle.Warnings
+	if o.version != nil {
+		c.warnings, c.keyless, c.fetched = o.warnings, o.err, o.started
 	}
 	c.versions = slices.Insert(slices.Clone(c.versions), 0, v)
-	c.trim(keep)
+	c.trim(now, keep)
 	return true
 }
 
-// trim forgets the oldest versions. It makes a new slice: the old one may be in
-// use by a snapshot that is being built.
-func (c *certificate) trim(keep int) {
+// trim forgets the oldest versions, but not the current one, which need not be the
+// newest. It makes a new slice: the old one may be in use by a snapshot that is
+// being built.
+func (c *certificate) trim(now time.Time, keep int) {
+	if current := slices.Index(c.versions, c.current(now)); current >= keep {
+		keep = current + 1
+	}
 	if len(c.versions) > keep {
 		c.versions = slices.Clone(c.versions[:keep])
 	}
@@ -156,9 +206,47 @@ func (c *certificate) spread() float64 {
 	return float64(h.Sum32()) / (1 << 32)
 }
 
-func (c *certificate) current() certs.Version {
-	if len(c.versions) == 0 {
-		return ""
+// current is the version that the links lead to: the newest, or the newest one that
+// is valid already; nil if there is none that may be shown.
+func (c *certificate) current(now time.Time) *tree.Version {
+	var current *tree.Version
+	for _, v := range slices.Backward(c.versions) {
+		if current == nil || !c.policy.HoldNotYetValid || !v.NotBefore.After(now) {
+			current = v
+		}
 	}
-	return c.versions[0].ID
+	if current != nil && c.policy.HoldNotYetValid && current.NotBefore.After(now) {
+		current = c.versions[0] // nothing is valid: the newest then
+	}
+	if current == nil || c.policy.HideExpired && !now.Before(current.NotAfter) || c.policy.HideDisabled && c.disabled {
+		return nil
+	}
+	return current
+}
+
+// show is what readers get to see.
+func (c *certificate) show(now time.Time) tree.Shown {
+	current := c.current(now)
+	if current == nil {
+		return tree.Shown{}
+	}
+	return tree.Shown{Versions: c.versions, Current: current}
+}
+
+// turn is when current changes by itself; the zero time if it does not.
+func (c *certificate) turn(now time.Time) (at time.Time) {
+	soonest := func(t time.Time) {
+		if t.After(now) && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	for _, v := range c.versions {
+		if c.policy.HoldNotYetValid {
+			soonest(v.NotBefore)
+		}
+		if c.policy.HideExpired {
+			soonest(v.NotAfter)
+		}
+	}
+	return at
 }

@@ -16,6 +16,7 @@ const (
 	OK      State = "ok"      // the last try succeeded
 	Stale   State = "stale"   // the last try failed; the last good version is served
 	Missing State = "missing" // no try has succeeded: nothing is served
+	Partial State = "partial" // the key must not leave the vault: the chain alone is served
 	Removed State = "removed" // the settings have it no more; what is there is served for a while
 )
 
@@ -68,6 +69,8 @@ func (c *certificate) state() State {
 		return Pending
 	case c.err == nil:
 		return OK
+	case c.err == c.keyless:
+		return Partial
 	case c.shown != "":
 		return Stale
 	}
@@ -81,7 +84,10 @@ type Failure struct{ Kind, Fact, Hint string }
 func Explain(err error) Failure {
 	var ve *vault.Error
 	var ce *certs.Error
+	var refused *Refused
 	switch {
+	case errors.As(err, &refused):
+		return Failure{Kind: refused.Kind, Fact: refused.Fact, Hint: refused.Hint}
 	case errors.As(err, &ve):
 		return Failure{Kind: string(ve.Kind), Fact: ve.Fact, Hint: ve.Hint}
 	case errors.As(err, &ce):

@@ -157,6 +157,9 @@ func (r *runner) wake() time.Time {
 	if r.dirty && !r.changing() && r.publishAt.Before(at) {
 		at = r.publishAt
 	}
+	if !r.turnAt.IsZero() && r.turnAt.Before(at) {
+		at = r.turnAt
+	}
 	for _, w := range r.waiting {
 		if end := w.granted.Add(changePatience); w.settings != nil && end.After(r.looked) && end.Before(at) {
 			at = end
@@ -175,10 +178,9 @@ func (s *Syncer) record(ctx context.Context, o outcome) {
 	if !slices.Contains(s.certs, o.cert) || o.cert.retired {
 		return // the settings have it no more
 	}
-	c, old, before := o.cert, o.cert.current(), o.cert.err
+	c, before := o.cert, o.cert.err
 	if c.record(o, time.Now(), s.settings.Interval, s.settings.Keep) {
 		s.dirty = true
-		s.renewals = append(s.renewals, Renewal{Source: c.source, Old: old, New: c.current(), Fetched: o.started})
 	}
 	s.report(c, before)
 }
@@ -186,7 +188,7 @@ func (s *Syncer) record(ctx context.Context, o outcome) {
 // report logs what a person should know: a failure when it begins and when it
 // becomes another, not at every try, and its end.
 func (s *Syncer) report(c *certificate, before error) {
-	url, version := slog.String("url", c.source.Ref.String()), slog.String("serving", string(c.current()))
+	url, version := slog.String("url", c.source.Ref.String()), slog.String("serving", string(c.shown))
 	switch {
 	case c.err != nil:
 		level, f := slog.LevelWarn, Explain(c.err)
@@ -222,6 +224,9 @@ func (r *runner) respec() {
 func (r *runner) commit(ctx context.Context) {
 	r.mu.Lock()
 	idle, now := len(r.flying) == 0, time.Now()
+	if !r.turnAt.IsZero() && !r.turnAt.After(now) {
+		r.turnAt, r.dirty = time.Time{}, true
+	}
 	wait := !r.dirty || ctx.Err() != nil || r.changing() || r.publishAt.After(now) && (r.publishErr != nil || !idle && !r.anyFulfilled())
 	r.mu.Unlock()
 	if !wait {
@@ -263,15 +268,14 @@ func (r *runner) settle() {
 
 func (s *Syncer) publish(ctx context.Context) {
 	s.mu.Lock()
-	spec, renewals, certs, versions := s.spec, s.renewals, s.certs, map[string][]*tree.Version{}
+	began := time.Now()
+	spec, certs, shown := s.spec, s.certs, map[string]tree.Shown{}
 	for _, c := range certs {
-		versions[c.source.Key()] = c.versions
+		shown[c.source.Key()] = c.show(began)
 	}
-	s.renewals = nil
 	s.mu.Unlock()
 
-	began := time.Now()
-	snapshot, err := tree.Build(spec, func(key string) []*tree.Version { return versions[key] })
+	snapshot, err := tree.Build(spec, func(key string) tree.Shown { return shown[key] })
 	if err == nil {
 		err = s.opts.Publisher.Publish(ctx, snapshot)
 	}
@@ -279,12 +283,11 @@ func (s *Syncer) publish(ctx context.Context) {
 
 	s.mu.Lock()
 	s.publishErr, s.dirty, s.publishAt = err, err != nil, now.Add(10*now.Sub(began))
+	var renewals []Renewal
 	if err != nil {
-		s.renewals, s.publishAt = append(renewals, s.renewals...), now.Add(firstRetry)
+		s.publishAt = now.Add(firstRetry)
 	} else {
-		for _, c := range certs {
-			c.shown = c.current()
-		}
+		renewals = s.published(certs, shown, began, now)
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -292,10 +295,29 @@ func (s *Syncer) publish(ctx context.Context) {
 		return
 	}
 	for _, r := range renewals {
-		r.Published = now
 		s.log.Info("published", "url", r.Source.Ref.String(), "old", string(r.Old), "new", string(r.New), "took", now.Sub(r.Fetched).Round(time.Millisecond))
 		if s.opts.Renewed != nil {
 			s.opts.Renewed(r)
 		}
 	}
+}
+
+// published takes down what readers see from now on, and when that changes by
+// itself. The caller holds mu.
+func (s *Syncer) published(certs []*certificate, shown map[string]tree.Shown, began, now time.Time) (renewals []Renewal) {
+	s.turnAt = time.Time{}
+	for _, c := range certs {
+		if at := c.turn(began); !at.IsZero() && (s.turnAt.IsZero() || at.Before(s.turnAt)) {
+			s.turnAt = at
+		}
+		old := c.shown
+		c.shown = ""
+		if v := shown[c.source.Key()].Current; v != nil {
+			c.shown = v.ID
+		}
+		if c.shown != old && c.shown != "" {
+			renewals = append(renewals, Renewal{Source: c.source, Old: old, New: c.shown, Fetched: c.fetched, Published: now})
+		}
+	}
+	return renewals
 }

@@ -2,6 +2,7 @@ package sync
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -30,7 +31,9 @@ type Settings struct {
 	Sources []Source
 	// Retired are sources of earlier settings that Spec still shows. What is known
 	// of them stays as it is: they are not polled.
-	Retired  []Source
+	Retired []Source
+	// Policy of a source; nil: the zero Policy for all.
+	Policy   func(Source) Policy
 	Interval time.Duration // between polls of one certificate
 	Keep     int           // versions of each certificate that are served; 0: 2
 	// Spec says how the certificates are shown. It is asked after every poll,
@@ -72,7 +75,7 @@ type Syncer struct {
 	publishErr error
 	dirty      bool      // something is to be published
 	publishAt  time.Time // not before this
-	renewals   []Renewal // that wait for their publication
+	turnAt     time.Time // when something is to be published by itself; zero: never
 }
 
 // changePatience is how long changed settings wait for certificates that they
@@ -154,16 +157,25 @@ func (s *Syncer) Change(ctx context.Context, settings Settings) error {
 // version is known counts with a stand-in, so that all names are compared.
 func (s *Syncer) Rehearse(spec tree.Spec) (*tree.Snapshot, error) {
 	s.mu.Lock()
-	versions := map[string][]*tree.Version{}
+	all, now := map[string]tree.Shown{}, time.Now()
 	for _, c := range s.certs {
-		versions[c.source.Key()] = c.versions
+		all[c.source.Key()] = c.show(now)
 	}
 	s.mu.Unlock()
-	return tree.Build(spec, func(key string) []*tree.Version {
-		if len(versions[key]) == 0 {
-			return []*tree.Version{tree.StandIn()}
+	var views []tree.Views
+	for _, e := range spec.Entries {
+		views = append(views, e.Views)
+	}
+	standIn := tree.StandIn(views...)
+	return tree.Build(spec, func(key string) tree.Shown {
+		shown := all[key]
+		if shown.Current == nil {
+			return tree.Shown{Versions: []*tree.Version{standIn}, Current: standIn}
 		}
-		return versions[key]
+		if more, err := shown.Current.With(views...); err == nil {
+			return tree.Shown{Versions: []*tree.Version{more}, Current: more}
+		}
+		return shown
 	})
 }
 
@@ -186,6 +198,11 @@ func (s *Syncer) configure(settings Settings) {
 	if settings.Keep == 0 {
 		settings.Keep = 2
 	}
+	if settings.Policy == nil {
+		settings.Policy = func(Source) Policy { return Policy{} }
+	}
+	policies := s.rendered(settings)
+	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known, sameSecret := map[string]*certificate{}, map[string]*certificate{}
@@ -206,12 +223,18 @@ func (s *Syncer) configure(settings Settings) {
 		if c == nil {
 			c = &certificate{source: src}
 			if old := sameSecret[src.Ref.Key()]; old != nil { // asked for by another identity
-				c.versions, c.warnings, c.lastSuccess, c.shown = old.versions, old.warnings, old.lastSuccess, old.shown
+				c.versions, c.warnings, c.lastSuccess, c.shown, c.keyless = old.versions, old.warnings, old.lastSuccess, old.shown, old.keyless
+				c.disabled = old.disabled
 			}
 		}
 		c.retired = false
-		c.trim(settings.Keep)
-		if limit := time.Now().Add(settings.Interval); c.next.After(limit) {
+		if refused := (*Refused)(nil); errors.As(c.badErr, &refused) {
+			c.badErr = nil // another policy may take it
+		}
+		c.policy = policies.of[src.Key()]
+		c.versions = policies.render(c.versions)
+		c.trim(now, settings.Keep)
+		if limit := now.Add(settings.Interval); c.next.After(limit) {
 			c.next = limit
 		}
 		certs = append(certs, c)
@@ -220,6 +243,8 @@ func (s *Syncer) configure(settings Settings) {
 		if c := known[src.Key()]; c != nil && !taken[src.Key()] {
 			taken[src.Key()] = true
 			c.retired, c.wanted = true, false
+			c.policy = policies.of[src.Key()]
+			c.versions = policies.render(c.versions)
 			certs = append(certs, c)
 		}
 	}

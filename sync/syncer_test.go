@@ -147,14 +147,16 @@ func source(t *testing.T, name string) Source {
 	return Source{Ref: ref}
 }
 
+var v3 = tree.Views{Layouts: []tree.Layout{tree.V3}}
+
 func settings(t *testing.T, v Vault, interval time.Duration, names ...string) Settings {
 	t.Helper()
 	s := Settings{Vault: v, Interval: interval}
-	spec := tree.Spec{Layouts: []tree.Layout{tree.V3}}
+	var spec tree.Spec
 	for _, name := range names {
 		src := source(t, name)
 		s.Sources = append(s.Sources, src)
-		spec.Entries = append(spec.Entries, tree.Entry{Certificate: src.Key(), URL: src.Ref.String(), Store: "/store", Vault: "contoso-web", Name: name, Linked: true})
+		spec.Entries = append(spec.Entries, tree.Entry{Certificate: src.Key(), URL: src.Ref.String(), Store: "/store", Vault: "contoso-web", Name: name, Linked: true, Views: v3})
 	}
 	s.Spec = func() tree.Spec { return spec }
 	return s
@@ -606,7 +608,7 @@ func TestAnotherIdentityDoesNotGoBackToAnOldVersion(t *testing.T) {
 			}
 			last := s.Sources[len(s.Sources)-1]
 			s.Spec = func() tree.Spec {
-				return tree.Spec{Layouts: []tree.Layout{tree.V3}, Entries: []tree.Entry{{Certificate: last.Key(), Store: "/store", Vault: "contoso-web", Name: "www", Linked: true}}}
+				return tree.Spec{Entries: []tree.Entry{{Certificate: last.Key(), Store: "/store", Vault: "contoso-web", Name: "www", Linked: true, Views: v3}}}
 			}
 			return s
 		}

@@ -18,8 +18,7 @@ type Grants = acl.List
 type Spec struct {
 	Entries []Entry
 	// Stores are those that exist whether or not an entry shows something in them.
-	Stores  []string
-	Layouts []Layout
+	Stores []string
 }
 
 // Clash is two entries that want one name. Build returns it.
@@ -36,11 +35,11 @@ func StoreDir(path string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// Build makes the snapshot in which every entry shows its versions. versions
-// gives those of one certificate, newest first; an entry without any has no
-// names yet, only its store exists. The error, if any, is a *Clash, and means
-// that the settings have to change.
-func Build(spec Spec, versions func(certificate string) []*Version) (*Snapshot, error) {
+// Build makes the snapshot in which every entry shows its versions. shown gives
+// those of one certificate, in all forms that its entries want; an entry without
+// any has no names yet, only its store exists. The error, if any, is a *Clash, and
+// means that the settings have to change.
+func Build(spec Spec, shown func(certificate string) Shown) (*Snapshot, error) {
 	b := builder{nodes: map[ID]*Node{}, dirs: map[ID]map[uint64]*Node{}, owner: map[ID]string{}, retired: map[ID]bool{}}
 	b.root = &Node{ID: Root, Kind: Dir, key: nameKey("")}
 	b.insert(b.root)
@@ -51,13 +50,13 @@ func Build(spec Spec, versions func(certificate string) []*Version) (*Snapshot, 
 			if e.Retired != retired {
 				continue
 			}
-			dir := b.store(e.Store)
-			for _, n := range e.shown(dir, spec.Layouts, versions(e.Certificate)) {
-				if err := b.add(e, dir, n); err != nil {
-					return nil, err
-				}
+			if err := (showing{e, &b, b.store(e.Store)}).show(shown(e.Certificate)); err != nil {
+				return nil, err
 			}
 		}
+	}
+	if b.clash != nil {
+		return nil, b.clash
 	}
 	return b.snapshot(), nil
 }
@@ -71,6 +70,7 @@ type builder struct {
 	owner map[ID]string           // URL of the entry that brought a node, to name it in a clash
 	// retired are the nodes that only retired entries show.
 	retired map[ID]bool
+	clash   *Clash
 }
 
 func (b *builder) insert(n *Node) {
@@ -114,11 +114,17 @@ func (b *builder) mountpoint(dir *Node, names []string, store string) {
 
 func (b *builder) store(path string) *Node { return b.dir(b.root, StoreDir(path)) }
 
-// dir makes a directory, if it is not there.
+// dir makes a directory, if it is not there. That something else has its name is
+// noted as a clash.
 func (b *builder) dir(parent *Node, name string) *Node {
 	n := newDir(parent, name)
 	if old, ok := b.nodes[n.ID]; ok {
 		return old
+	}
+	if old, ok := b.lookup(parent, name); ok && b.clash == nil {
+		b.clash = &Clash{Name: name, First: b.owner[old.ID], Second: "a directory of the layouts"}
+		b.nodes[n.ID], b.dirs[n.ID] = n, map[uint64]*Node{} // for what comes into it; nothing of it will be seen
+		return n
 	}
 	b.insert(n)
 	return n
@@ -128,7 +134,7 @@ func (b *builder) dir(parent *Node, name string) *Node {
 // certificate show together (pinned and not, or a URL that is listed twice), and
 // then the grants of both hold. Ids and name keys are 64 bits of a hash: that two
 // different ones are equal is checked here, not believed.
-func (b *builder) add(e *Entry, dir, n *Node) error {
+func (b *builder) add(e *Entry, n *Node) error {
 	old, named := b.dirs[n.Parent][n.key]
 	other, taken := b.nodes[n.ID]
 	switch {
@@ -145,10 +151,16 @@ func (b *builder) add(e *Entry, dir, n *Node) error {
 	}
 	b.owner[n.ID], b.retired[n.ID] = e.URL, e.Retired
 	b.insert(n)
-	if n.Time.After(dir.Time) {
-		dir.Time = n.Time // a directory is as old as the last thing that came into it
+	// A directory is as old as the last thing that came into it or below it.
+	for dir := b.nodes[n.Parent]; dir != b.root && n.Time.After(dir.Time); dir = b.nodes[dir.Parent] {
+		dir.Time = n.Time
 	}
 	return nil
+}
+
+func (b *builder) lookup(dir *Node, name string) (*Node, bool) {
+	n, ok := b.dirs[dir.ID][nameKey(name)]
+	return n, ok && n.Name == name
 }
 
 func (b *builder) snapshot() *Snapshot {

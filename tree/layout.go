@@ -18,7 +18,71 @@ const (
 	V3 Layout = "v3"
 	// V4 is what version 4 makes: chain and key apart, and a mark of completion.
 	V4 Layout = "v4"
+	// Live has certbot's names: a directory for each version, and one link to the
+	// current one, so that chain and key that are read through it belong together.
+	Live Layout = "live"
+	// Certs is the full chain without the key, for everybody.
+	Certs Layout = "certs"
+	// PFX is PKCS#12, with the password of the views or the empty one.
+	PFX Layout = "pfx"
+	// JKS is a Java keystore of key and chain.
+	JKS Layout = "jks"
+	// TrustStore is a Java keystore of the issuers, for everybody.
+	TrustStore Layout = "truststore"
+	// X509Store is the directory "my" that .NET on Linux takes for a user's store of
+	// certificates: PFX without a password, named by their thumbprints.
+	X509Store Layout = "x509store"
 )
+
+// Views say in which forms a certificate is shown.
+type Views struct {
+	Layouts  []Layout
+	Key      certs.KeyFormat // of PEM files
+	Password Password        // of PFX and JKS; Java's are "changeit" if it is empty
+}
+
+// javaPassword is what Java's own tools and documents use where nobody chose one.
+const javaPassword = "changeit"
+
+// forms are those that the views need of a version.
+func (w Views) forms(hasKey bool) (all []form) {
+	key := w.Key
+	if key == "" {
+		key = certs.PKCS8
+	}
+	java := w.Password
+	if java == "" {
+		java = javaPassword
+	}
+	all = append(all, form{kind: fullChain}, form{kind: leafOnly}, form{kind: issuers})
+	if slices.Contains(w.Layouts, TrustStore) {
+		all = append(all, form{kind: trustStore, password: java})
+	}
+	if !hasKey {
+		return all
+	}
+	all = append(all, form{kind: combined, key: key}, form{kind: privateKey, key: key})
+	if slices.Contains(w.Layouts, PFX) {
+		all = append(all, form{kind: pfx, password: w.Password})
+	}
+	if slices.Contains(w.Layouts, JKS) {
+		all = append(all, form{kind: jks, password: java})
+	}
+	if slices.Contains(w.Layouts, X509Store) {
+		all = append(all, form{kind: pfx})
+	}
+	return all
+}
+
+// form of a kind, as the views want it.
+func (w Views) form(k kind) form {
+	for _, f := range w.forms(true) {
+		if f.kind == k && (k != pfx || f.password == w.Password) {
+			return f
+		}
+	}
+	return form{kind: k}
+}
 
 // Entry is one certificate in one store, as the settings want it.
 type Entry struct {
@@ -30,6 +94,7 @@ type Entry struct {
 	// version beside one that is not leaves them to the other.
 	Linked bool
 	Links  []string // custom link names
+	Views  Views
 	Grants Grants
 	// Retired entries are those that the settings have no more and that are
 	// shown for a while yet. A name that another entry has is that one's alone,
@@ -39,9 +104,11 @@ type Entry struct {
 
 func (e *Entry) base() string { return e.Vault + "." + e.Name }
 
+func (e *Entry) has(l Layout) bool { return slices.Contains(e.Views.Layouts, l) }
+
 // Name of a thing that one entry shows.
 type Name struct {
-	Name   string
+	Name   string // below the store
 	Kind   Kind
 	Target string // of a link, if it is known
 }
@@ -49,11 +116,16 @@ type Name struct {
 // Names that an entry will have, as far as they are known before its certificate
 // is: its links, its mark of completion and, if the version is known, the combined
 // file. The other files have the time of creation in their names.
-func (e *Entry) Names(layouts []Layout, version certs.Version) (names []Name) {
-	if slices.Contains(layouts, V3) {
-		target := ""
+func (e *Entry) Names(version certs.Version) (names []Name) {
+	to := func(format string) string {
+		if version == "" {
+			return ""
+		}
+		return fmt.Sprintf(format, e.base(), version)
+	}
+	if e.has(V3) {
+		target := to("%s.%s")
 		if version != "" {
-			target = e.base() + "." + string(version)
 			names = append(names, Name{target, File, ""})
 		}
 		if e.Linked {
@@ -63,60 +135,196 @@ func (e *Entry) Names(layouts []Layout, version certs.Version) (names []Name) {
 			names = append(names, Name{l, Link, target})
 		}
 	}
-	if slices.Contains(layouts, V4) && e.Linked {
+	if !e.Linked {
+		return names
+	}
+	if e.has(V4) {
 		names = append(names, Name{e.base() + ".pem", Link, ""}, Name{e.base() + ".keyid", Link, ""}, Name{e.base() + ".luma", File, ""})
+	}
+	if e.has(Live) {
+		names = append(names, Name{"live/" + e.base(), Link, to("../archive/%s/%s")})
+	}
+	for _, f := range e.plainFiles() {
+		names = append(names, Name{e.base() + f.suffix, Link, to("%s.%s" + f.suffix)})
 	}
 	return names
 }
 
-// shown makes the nodes of an entry: the files of every version, newest first,
-// and the names that stand for the newest.
-func (e *Entry) shown(dir *Node, layouts []Layout, versions []*Version) (nodes []*Node) {
-	for i, v := range versions {
-		if slices.Contains(layouts, V3) {
-			nodes = append(nodes, e.showV3(dir, v, i == 0)...)
+// plainFile is a file beside which a link of the same ending leads to the current
+// version.
+type plainFile struct {
+	suffix string
+	kind   kind
+}
+
+func (e *Entry) plainFiles() (files []plainFile) {
+	for _, f := range []struct {
+		layout Layout
+		file   plainFile
+	}{
+		{Certs, plainFile{".certs.pem", certificates}},
+		{PFX, plainFile{".pfx", pfx}},
+		{JKS, plainFile{".jks", jks}},
+		{TrustStore, plainFile{".truststore.jks", trustStore}},
+	} {
+		if e.has(f.layout) {
+			files = append(files, f.file)
 		}
-		if slices.Contains(layouts, V4) {
-			nodes = append(nodes, e.showV4(dir, v, i == 0)...)
+	}
+	return files
+}
+
+// Shown is what is known of one certificate: versions, newest first, and which of
+// them the links lead to. Without a current one no link is shown.
+type Shown struct {
+	Versions []*Version
+	Current  *Version
+}
+
+// showing makes the nodes of an entry in a store.
+type showing struct {
+	*Entry
+	b   *builder
+	dir *Node
+}
+
+// show adds the nodes of an entry: the files of every version, newest first, and
+// the names that stand for the current one.
+func (s showing) show(all Shown) error {
+	for _, v := range all.Versions {
+		current := v == all.Current
+		for _, show := range []func(*Version, bool) error{s.showV3, s.showV4, s.showLive, s.showPlain, s.showX509Store} {
+			if err := show(v, current); err != nil {
+				return err
+			}
 		}
 	}
-	return nodes
+	return nil
 }
 
-func (e *Entry) showV3(dir *Node, v *Version, newest bool) []*Node {
-	file := e.file(dir, fmt.Sprintf("%s.%s", e.base(), v.ID), v.combined, v)
-	nodes := []*Node{file}
-	if !newest {
-		return nodes
+// file adds a file of a version, if the version has it in that form, and links to
+// it.
+func (s showing) file(name string, k kind, v *Version, links ...string) error {
+	f := s.node(s.dir, name, k, v)
+	if f == nil {
+		return nil
 	}
-	if e.Linked {
-		nodes = append(nodes, newLink(dir, e.base(), file.Name, v.Published))
+	if err := s.b.add(s.Entry, f); err != nil {
+		return err
 	}
-	for _, l := range e.Links {
-		nodes = append(nodes, newLink(dir, l, file.Name, v.Published))
+	for _, l := range links {
+		if err := s.b.add(s.Entry, newLink(s.dir, l, name, v.Published)); err != nil {
+			return err
+		}
 	}
-	return nodes
+	return nil
 }
 
-func (e *Entry) showV4(dir *Node, v *Version, newest bool) []*Node {
-	chain := e.file(dir, fmt.Sprintf("%s.%s.pem.%d", e.base(), v.ID, v.Created.Unix()), v.chain, v)
-	key := e.file(dir, fmt.Sprintf("%s.%s.keyid.%d", e.base(), v.ID, v.Created.Unix()), v.key, v)
-	nodes := []*Node{chain, key}
-	if newest && e.Linked {
-		luma := newFile(dir, e.base()+".luma", newContent(e.luma(v)), v.Published)
-		luma.Public = true
-		nodes = append(nodes,
-			newLink(dir, e.base()+".pem", chain.Name, v.Published),
-			newLink(dir, e.base()+".keyid", key.Name, v.Published),
-			luma)
+// node of a file, nil if the version does not have it in that form.
+func (s showing) node(dir *Node, name string, k kind, v *Version) *Node {
+	of := k
+	if k == certificates {
+		of = fullChain
 	}
-	return nodes
-}
-
-func (e *Entry) file(dir *Node, name string, c content, v *Version) *Node {
+	c, ok := v.contents[s.Views.form(of)]
+	if !ok {
+		return nil
+	}
 	n := newFile(dir, name, c, v.Created)
-	n.ACL = e.Grants
+	if k == trustStore || k == certificates {
+		n.Public = true // nothing in it is secret
+	} else {
+		n.ACL = s.Grants
+	}
 	return n
+}
+
+// linked are these names where the entry owns the default links.
+func (s showing) linked(current bool, names ...string) []string {
+	if !current || !s.Linked {
+		return nil
+	}
+	return names
+}
+
+func (s showing) showV3(v *Version, current bool) error {
+	if !s.has(V3) {
+		return nil
+	}
+	links := s.linked(current, s.base())
+	if current {
+		links = append(links, s.Links...)
+	}
+	return s.file(fmt.Sprintf("%s.%s", s.base(), v.ID), combined, v, links...)
+}
+
+func (s showing) showV4(v *Version, current bool) error {
+	if !s.has(V4) {
+		return nil
+	}
+	name := func(suffix string) string { return fmt.Sprintf("%s.%s%s.%d", s.base(), v.ID, suffix, v.Created.Unix()) }
+	for suffix, k := range map[string]kind{".pem": fullChain, ".keyid": privateKey} {
+		if err := s.file(name(suffix), k, v, s.linked(current, s.base()+suffix)...); err != nil {
+			return err
+		}
+	}
+	if !current || !s.Linked {
+		return nil
+	}
+	luma := newFile(s.dir, s.base()+".luma", newContent(s.luma(v)), v.Published)
+	luma.Public = true
+	return s.b.add(s.Entry, luma)
+}
+
+func (s showing) showLive(v *Version, current bool) error {
+	if !s.has(Live) {
+		return nil
+	}
+	files := map[string]kind{"cert.pem": leafOnly, "chain.pem": issuers, "fullchain.pem": fullChain, "privkey.pem": privateKey}
+	if s.has(PFX) {
+		files["bundle.pfx"] = pfx
+	}
+	if s.has(JKS) {
+		files["keystore.jks"] = jks
+	}
+	archive := s.b.dir(s.b.dir(s.b.dir(s.dir, "archive"), s.base()), string(v.ID))
+	for name, k := range files {
+		if n := s.node(archive, name, k, v); n != nil {
+			if err := s.b.add(s.Entry, n); err != nil {
+				return err
+			}
+		}
+	}
+	live := s.b.dir(s.dir, "live")
+	if !current || !s.Linked {
+		return nil
+	}
+	return s.b.add(s.Entry, newLink(live, s.base(), fmt.Sprintf("../archive/%s/%s", s.base(), v.ID), v.Published))
+}
+
+func (s showing) showPlain(v *Version, current bool) error {
+	for _, f := range s.plainFiles() {
+		if err := s.file(fmt.Sprintf("%s.%s%s", s.base(), v.ID, f.suffix), f.kind, v, s.linked(current, s.base()+f.suffix)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// showX509Store has no links: .NET reads every file there is. A certificate that
+// is in two versions, or in two secrets, is there once.
+func (s showing) showX509Store(v *Version, _ bool) error {
+	c, ok := v.contents[form{kind: pfx}]
+	if !s.has(X509Store) || !ok {
+		return nil
+	}
+	my := s.b.dir(s.dir, "my")
+	f := newFile(my, v.thumbprint+".pfx", c, v.Created)
+	f.ACL = s.Grants
+	if old, ok := s.b.lookup(my, f.Name); ok && old.ID != f.ID {
+		return nil
+	}
+	return s.b.add(s.Entry, f)
 }
 
 // luma is the mark of completion: it changes after all links of a renewal have

@@ -47,16 +47,38 @@ func newVersion(t testing.TB, n int) *Version {
 		t.Fatal(err)
 	}
 	at := time.Unix(1_700_000_000+int64(n), 0)
-	return NewVersion(certs.Version(fmt.Sprintf("%032x", n)), at, at, b)
+	v, err := NewVersion(certs.Version(fmt.Sprintf("%032x", n)), at, at, b, Views{Layouts: everyLayout})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
 }
 
 func newEntry(store, name string) Entry {
-	return Entry{Certificate: name, URL: "https://contoso-web.vault.azure.net/secrets/" + name, Store: store, Vault: "contoso-web", Name: name, Linked: true}
+	return Entry{Certificate: name, URL: "https://contoso-web.vault.azure.net/secrets/" + name, Store: store, Vault: "contoso-web", Name: name, Linked: true, Views: Views{Layouts: both}}
+}
+
+// in shows entries in some layouts.
+func in(layouts []Layout, spec Spec) Spec {
+	spec.Entries = slices.Clone(spec.Entries)
+	for i := range spec.Entries {
+		spec.Entries[i].Views.Layouts = layouts
+	}
+	return spec
+}
+
+// shown are versions of which the newest is the current one.
+func shown(versions ...*Version) Shown {
+	all := Shown{Versions: versions}
+	if len(versions) > 0 {
+		all.Current = versions[0]
+	}
+	return all
 }
 
 func build(t testing.TB, spec Spec, versions map[string][]*Version) *Snapshot {
 	t.Helper()
-	s, err := Build(spec, func(key string) []*Version { return versions[key] })
+	s, err := Build(spec, func(key string) Shown { return shown(versions[key]...) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,6 +107,17 @@ func check(t testing.TB, s *Snapshot) {
 			t.Fatalf("%s has the cookie %x", n.Name, n.Cookie())
 		}
 		if n.Kind == Link {
+			if rest, ok := strings.CutPrefix(n.Target, "../archive/"); ok { // of the layout live
+				base, version, _ := strings.Cut(rest, "/")
+				live, _ := s.Node(n.Parent)
+				archive, _ := s.Lookup(live.Parent, "archive")
+				of, _ := s.Lookup(archive.ID, base)
+				target, ok := s.Lookup(of.ID, version)
+				if !ok || target.Kind != Dir {
+					t.Fatalf("%s leads to %s, which is not there", n.Name, n.Target)
+				}
+				continue
+			}
 			if target, ok := s.Lookup(n.Parent, n.Target); !ok || target.Kind != File {
 				t.Fatalf("%s leads to %s, which is not there", n.Name, n.Target)
 			}
@@ -95,24 +128,38 @@ func check(t testing.TB, s *Snapshot) {
 	}
 }
 
-// list is a directory as lines, sorted.
+// list is a store as lines, sorted; directories are there by what they hold, and
+// empty ones by themselves.
 func list(s *Snapshot, store string) (lines []string) {
 	dir, ok := s.Lookup(Root, StoreDir(store))
 	if !ok {
 		return nil
 	}
+	return listDir(s, dir, "")
+}
+
+func listDir(s *Snapshot, dir *Node, path string) (lines []string) {
 	for n := range s.Entries(dir.ID, 0) {
-		line := fmt.Sprintf("%o %s", n.Mode(), n.Name)
+		line := fmt.Sprintf("%o %s%s", n.Mode(), path, n.Name)
 		if n.Kind == Link {
 			line += " -> " + n.Target
 		}
-		lines = append(lines, line)
+		below := []string(nil)
+		if n.Kind == Dir {
+			below = listDir(s, n, path+n.Name+"/")
+		}
+		if lines = append(lines, below...); below == nil {
+			lines = append(lines, line)
+		}
 	}
 	slices.Sort(lines)
 	return lines
 }
 
-var both = []Layout{V3, V4}
+var (
+	both        = []Layout{V3, V4}
+	everyLayout = []Layout{V3, V4, Live, Certs, PFX, JKS, TrustStore, X509Store}
+)
 
 func TestLayouts(t *testing.T) {
 	v2, v1 := newVersion(t, 2), newVersion(t, 1)
@@ -143,12 +190,30 @@ func TestLayouts(t *testing.T) {
 			"600 contoso-web.www." + id1, "600 contoso-web.www." + id1 + ".keyid.1700000001", "600 contoso-web.www." + id1 + ".pem.1700000001",
 			"600 contoso-web.www." + id2, "600 contoso-web.www." + id2 + ".keyid.1700000002", "600 contoso-web.www." + id2 + ".pem.1700000002",
 		}},
+		{"live", []Layout{Live}, custom, []string{
+			"640 archive/contoso-web.www/" + id1 + "/cert.pem", "640 archive/contoso-web.www/" + id1 + "/chain.pem",
+			"640 archive/contoso-web.www/" + id1 + "/fullchain.pem", "640 archive/contoso-web.www/" + id1 + "/privkey.pem",
+			"640 archive/contoso-web.www/" + id2 + "/cert.pem", "640 archive/contoso-web.www/" + id2 + "/chain.pem",
+			"640 archive/contoso-web.www/" + id2 + "/fullchain.pem", "640 archive/contoso-web.www/" + id2 + "/privkey.pem",
+			"777 live/contoso-web.www -> ../archive/contoso-web.www/" + id2,
+		}},
+		{"certificates for everybody", []Layout{Certs, TrustStore}, custom, []string{
+			"644 contoso-web.www." + id1 + ".certs.pem", "644 contoso-web.www." + id1 + ".truststore.jks",
+			"644 contoso-web.www." + id2 + ".certs.pem", "644 contoso-web.www." + id2 + ".truststore.jks",
+			"777 contoso-web.www.certs.pem -> contoso-web.www." + id2 + ".certs.pem", "777 contoso-web.www.truststore.jks -> contoso-web.www." + id2 + ".truststore.jks",
+		}},
+		{"for Java and .NET", []Layout{PFX, JKS, X509Store}, custom, []string{ // both versions have the same leaf
+			"640 contoso-web.www." + id1 + ".jks", "640 contoso-web.www." + id1 + ".pfx", "640 contoso-web.www." + id2 + ".jks", "640 contoso-web.www." + id2 + ".pfx",
+			"640 my/" + newVersion(t, 1).thumbprint + ".pfx",
+			"777 contoso-web.www.jks -> contoso-web.www." + id2 + ".jks", "777 contoso-web.www.pfx -> contoso-web.www." + id2 + ".pfx",
+		}},
 	} {
-		s := build(t, Spec{Entries: []Entry{c.entry}, Layouts: c.layouts}, map[string][]*Version{"www": {v2, v1}})
+		s := build(t, in(c.layouts, Spec{Entries: []Entry{c.entry}}), map[string][]*Version{"www": {v2, v1}})
 		if got := list(s, "/s"); !slices.Equal(got, c.want) {
 			t.Errorf("%s:\n%s\nwant\n%s", c.name, strings.Join(got, "\n"), strings.Join(c.want, "\n"))
 		}
-		for _, n := range c.entry.Names(c.layouts, v2.ID) {
+		c.entry.Views.Layouts = c.layouts
+		for _, n := range c.entry.Names(v2.ID) {
 			if !slices.ContainsFunc(c.want, func(line string) bool { return strings.Contains(line+" ", " "+n.Name+" ") }) {
 				t.Errorf("%s: Names has %s, which is not shown", c.name, n.Name)
 			}
@@ -157,7 +222,7 @@ func TestLayouts(t *testing.T) {
 }
 
 func TestStoreOfACertificateWithoutVersionIsEmpty(t *testing.T) {
-	s := build(t, Spec{Entries: []Entry{newEntry("/s", "www")}, Layouts: both}, nil)
+	s := build(t, in(both, Spec{Entries: []Entry{newEntry("/s", "www")}}), nil)
 	if _, ok := s.Lookup(Root, StoreDir("/s")); !ok || len(list(s, "/s")) != 0 {
 		t.Error("want an empty directory")
 	}
@@ -166,7 +231,7 @@ func TestStoreOfACertificateWithoutVersionIsEmpty(t *testing.T) {
 func TestTwoEntriesOfOneNameClash(t *testing.T) {
 	a, b := newEntry("/s", "www"), newEntry("/s", "api")
 	a.Links, b.Links = []string{"site"}, []string{"site"}
-	_, err := Build(Spec{Entries: []Entry{a, b}, Layouts: both}, func(key string) []*Version { return []*Version{newVersion(t, 1)} })
+	_, err := Build(in(both, Spec{Entries: []Entry{a, b}}), func(string) Shown { return shown(newVersion(t, 1)) })
 	var clash *Clash
 	if !errors.As(err, &clash) || clash.Name != "site" || clash.First != a.URL || clash.Second != b.URL {
 		t.Errorf("%v", err)
@@ -176,7 +241,7 @@ func TestTwoEntriesOfOneNameClash(t *testing.T) {
 func TestGrantsOfTwoEntriesOfOneCertificateAreUnited(t *testing.T) {
 	a, b := newEntry("/s", "www"), newEntry("/s", "www")
 	a.Grants, b.Grants, b.Links = acl.NewList([]uint32{1}, nil), acl.NewList(nil, []uint32{2}), []string{"site"}
-	s := build(t, Spec{Entries: []Entry{a, b}, Layouts: []Layout{V3}}, map[string][]*Version{"www": {newVersion(t, 1)}})
+	s := build(t, in([]Layout{V3}, Spec{Entries: []Entry{a, b}}), map[string][]*Version{"www": {newVersion(t, 1)}})
 	for n := range s.Nodes() {
 		if n.Kind == File && !n.ACL.Equal(acl.NewList([]uint32{1}, []uint32{2})) {
 			t.Errorf("%s is for %v, %v", n.Name, n.ACL.Users(), n.ACL.Groups())
@@ -192,7 +257,7 @@ func TestRetiredEntriesGiveWay(t *testing.T) {
 	api := newEntry("/s", "api")
 	api.Links = []string{"site"}
 	vs := map[string][]*Version{"www": {newVersion(t, 1)}, "api": {newVersion(t, 2)}}
-	s := build(t, Spec{Entries: []Entry{gone, www, api}, Layouts: []Layout{V3}}, vs)
+	s := build(t, in([]Layout{V3}, Spec{Entries: []Entry{gone, www, api}}), vs)
 	dir, _ := s.Lookup(Root, StoreDir("/s"))
 	for link, want := range map[string]string{"site": "contoso-web.api", "other": "contoso-web.www", "contoso-web.www": "contoso-web.www"} {
 		if n, ok := s.Lookup(dir.ID, link); !ok || !strings.HasPrefix(n.Target, want+".") {
@@ -204,7 +269,7 @@ func TestRetiredEntriesGiveWay(t *testing.T) {
 			t.Errorf("%s is for %v still", n.Name, n.ACL.Users())
 		}
 	}
-	if s = build(t, Spec{Entries: []Entry{gone, api}, Layouts: []Layout{V3}}, vs); s.Len() != 2+2+4 {
+	if s = build(t, in([]Layout{V3}, Spec{Entries: []Entry{gone, api}}), vs); s.Len() != 2+2+4 {
 		t.Errorf("%v", list(s, "/s")) // the root and the store; two files; a link each, site and other
 	}
 }
@@ -216,7 +281,7 @@ func TestRetiredEntriesOfOneCertificateKeepTheirReaders(t *testing.T) {
 	a.Grants, b.Grants, b.Links = acl.NewList([]uint32{1}, nil), acl.NewList([]uint32{2}, nil), []string{"site"}
 	other := newEntry("/s", "api")
 	other.Retired, other.Links = true, []string{"site"} // a name that both had, one after the other
-	s := build(t, Spec{Entries: []Entry{a, b, other}, Layouts: []Layout{V3}}, map[string][]*Version{"www": {newVersion(t, 1)}, "api": {newVersion(t, 2)}})
+	s := build(t, in([]Layout{V3}, Spec{Entries: []Entry{a, b, other}}), map[string][]*Version{"www": {newVersion(t, 1)}, "api": {newVersion(t, 2)}})
 	for n := range s.Nodes() {
 		if n.Kind == File && strings.Contains(n.Name, "www") && !n.ACL.Equal(acl.NewList([]uint32{1, 2}, nil)) {
 			t.Errorf("%s is for %v", n.Name, n.ACL.Users())
@@ -231,9 +296,9 @@ func TestObstacleIsADirectoryThatWasALinkOrTheOtherWayRound(t *testing.T) {
 	vs := map[string][]*Version{"www": {newVersion(t, 1)}}
 	linked := newEntry("/s", "www")
 	linked.Links = []string{"app"}
-	asLink := build(t, Spec{Entries: []Entry{linked}, Layouts: []Layout{V3}}, vs)
-	asDir := build(t, Spec{Entries: []Entry{newEntry("/s", "www")}, Stores: []string{"/s/app"}, Layouts: []Layout{V3}}, vs)
-	neither := build(t, Spec{Entries: []Entry{newEntry("/s", "www")}, Layouts: []Layout{V3}}, vs)
+	asLink := build(t, in([]Layout{V3}, Spec{Entries: []Entry{linked}}), vs)
+	asDir := build(t, in([]Layout{V3}, Spec{Entries: []Entry{newEntry("/s", "www")}, Stores: []string{"/s/app"}}), vs)
+	neither := build(t, in([]Layout{V3}, Spec{Entries: []Entry{newEntry("/s", "www")}}), vs)
 	for _, test := range []struct {
 		from, to *Snapshot
 		want     string
@@ -246,7 +311,7 @@ func TestObstacleIsADirectoryThatWasALinkOrTheOtherWayRound(t *testing.T) {
 
 func TestStoreInAStoreIsAnEmptyDirectoryThere(t *testing.T) {
 	vs := map[string][]*Version{"www": {newVersion(t, 1)}, "api": {newVersion(t, 2)}, "x": {newVersion(t, 3)}}
-	s := build(t, Spec{Entries: []Entry{newEntry("/s/a/b", "x"), newEntry("/s", "www"), newEntry("/s/a", "api"), newEntry("/sa", "x")}, Layouts: []Layout{V3}}, vs)
+	s := build(t, in([]Layout{V3}, Spec{Entries: []Entry{newEntry("/s/a/b", "x"), newEntry("/s", "www"), newEntry("/s/a", "api"), newEntry("/sa", "x")}}), vs)
 	for store, want := range map[string]string{"/s": "a", "/s/a": "b"} {
 		outer, _ := s.Lookup(Root, StoreDir(store))
 		inner, ok := s.Lookup(outer.ID, want)
@@ -263,7 +328,7 @@ func TestStoreInAStoreIsAnEmptyDirectoryThere(t *testing.T) {
 	taken := newEntry("/s", "www")
 	taken.Links = []string{"a"}
 	var clash *Clash
-	if _, err := Build(Spec{Entries: []Entry{taken, newEntry("/s/a", "api")}, Layouts: both}, func(key string) []*Version { return vs[key] }); !errors.As(err, &clash) || clash.First != "the store /s/a" {
+	if _, err := Build(in(both, Spec{Entries: []Entry{taken, newEntry("/s/a", "api")}}), func(key string) Shown { return shown(vs[key]...) }); !errors.As(err, &clash) || clash.First != "the store /s/a" {
 		t.Errorf("%v", err)
 	}
 }
@@ -271,7 +336,7 @@ func TestStoreInAStoreIsAnEmptyDirectoryThere(t *testing.T) {
 // Another process that builds the same tree must give out the same ids, and
 // whatever differs in bytes or target must not.
 func TestIdsStandForContent(t *testing.T) {
-	spec := Spec{Entries: []Entry{newEntry("/s", "www")}, Layouts: both}
+	spec := in(both, Spec{Entries: []Entry{newEntry("/s", "www")}})
 	ids := func(s *Snapshot) map[string]ID {
 		m := map[string]ID{}
 		for n := range s.Nodes() {
@@ -289,7 +354,7 @@ func TestIdsStandForContent(t *testing.T) {
 		t.Error("another access list is another node")
 	}
 	other := newVersion(t, 1)
-	other.combined = newContent([]byte("another rendering"))
+	other.contents[form{kind: combined, key: certs.PKCS8}] = newContent([]byte("another rendering"))
 	changed := ids(build(t, spec, map[string][]*Version{"www": {other}}))
 	if name := "contoso-web.www." + string(other.ID); changed[name] == ids(first)[name] {
 		t.Error("other bytes under the same id")
@@ -317,7 +382,7 @@ func mapsEqual(a, b map[string]ID) bool {
 func TestPlanOfARenewal(t *testing.T) {
 	e := newEntry("/s", "www")
 	e.Links = []string{"site"}
-	spec := Spec{Entries: []Entry{e}, Layouts: both}
+	spec := in(both, Spec{Entries: []Entry{e}})
 	v1, v2, v3 := newVersion(t, 1), newVersion(t, 2), newVersion(t, 3)
 	from := build(t, spec, map[string][]*Version{"www": {v2, v1}})
 	to := build(t, spec, map[string][]*Version{"www": {v3, v2}})
@@ -343,9 +408,9 @@ func TestPlanOfARenewal(t *testing.T) {
 func TestPlanOfAChangedAccessList(t *testing.T) {
 	e := newEntry("/s", "www")
 	vs := map[string][]*Version{"www": {newVersion(t, 1)}}
-	from := build(t, Spec{Entries: []Entry{e}, Layouts: both}, vs)
+	from := build(t, in(both, Spec{Entries: []Entry{e}}), vs)
 	e.Grants = acl.NewList([]uint32{33}, nil)
-	to := build(t, Spec{Entries: []Entry{e}, Layouts: both}, vs)
+	to := build(t, in(both, Spec{Entries: []Entry{e}}), vs)
 	plan := Diff(from, to)
 	for _, c := range plan {
 		if c.Op != SetACL || !c.New.ACL.Equal(e.Grants) || !c.Old.ACL.Empty() {
@@ -367,14 +432,15 @@ func TestPlansLeadFromAnyTreeToAnyOther(t *testing.T) {
 	}
 	stores := []string{"/a", "/a/in/deep", "/a/in", "/b"}
 	random := func() *Snapshot {
-		spec := Spec{Layouts: [][]Layout{{V3}, {V4}, both}[rng.IntN(3)]}
+		var spec Spec
+		layouts := [][]Layout{{V3}, {V4}, both, everyLayout, {Live, X509Store}}
 		vs := map[string][]*Version{}
 		for _, name := range []string{"www", "api", "mail", "x"} {
 			if rng.IntN(4) == 0 {
 				continue
 			}
 			e := newEntry(stores[rng.IntN(len(stores))], name)
-			e.Linked, e.Retired = rng.IntN(4) > 0, rng.IntN(4) == 0
+			e.Linked, e.Retired, e.Views.Layouts = rng.IntN(4) > 0, rng.IntN(4) == 0, layouts[rng.IntN(len(layouts))]
 			if rng.IntN(2) == 0 {
 				e.Links = []string{"link-of-" + name}
 			}
@@ -420,7 +486,7 @@ func TestPlansLeadFromAnyTreeToAnyOther(t *testing.T) {
 }
 
 func TestApplyLeavesTheOldSnapshotAlone(t *testing.T) {
-	spec := Spec{Entries: []Entry{newEntry("/s", "www")}, Layouts: both}
+	spec := in(both, Spec{Entries: []Entry{newEntry("/s", "www")}})
 	from := build(t, spec, map[string][]*Version{"www": {newVersion(t, 1)}})
 	to := build(t, spec, map[string][]*Version{"www": {newVersion(t, 2)}})
 	was := list(from, "/s")
@@ -434,7 +500,6 @@ func TestApplyLeavesTheOldSnapshotAlone(t *testing.T) {
 // moved meanwhile.
 func TestListingGoesOnBehindACookie(t *testing.T) {
 	var spec Spec
-	spec.Layouts = both
 	vs := map[string][]*Version{}
 	v := newVersion(t, 1)
 	for i := range 300 {
@@ -521,7 +586,6 @@ func TestIndexAgreesWithAMap(t *testing.T) {
 func BenchmarkApplyRenewal(b *testing.B) {
 	for _, certificates := range []int{10, 20000 / 7} {
 		var spec Spec
-		spec.Layouts = both
 		vs := map[string][]*Version{}
 		v1, v2 := newVersion(b, 1), newVersion(b, 2)
 		for i := range certificates {
@@ -529,19 +593,19 @@ func BenchmarkApplyRenewal(b *testing.B) {
 			spec.Entries = append(spec.Entries, e)
 			vs[e.Certificate] = []*Version{v1}
 		}
-		from, err := Build(spec, func(key string) []*Version { return vs[key] })
+		from, err := Build(spec, func(key string) Shown { return shown(vs[key]...) })
 		if err != nil {
 			b.Fatal(err)
 		}
 		vs["c0"] = []*Version{v2, v1}
-		to, err := Build(spec, func(key string) []*Version { return vs[key] })
+		to, err := Build(spec, func(key string) Shown { return shown(vs[key]...) })
 		if err != nil {
 			b.Fatal(err)
 		}
 		plan := Diff(from, to)
 		b.Run(fmt.Sprintf("entries=%d/step=build", certificates*7), func(b *testing.B) {
 			for b.Loop() {
-				_, _ = Build(spec, func(key string) []*Version { return vs[key] })
+				_, _ = Build(spec, func(key string) Shown { return shown(vs[key]...) })
 			}
 		})
 		b.Run(fmt.Sprintf("entries=%d/step=diff", certificates*7), func(b *testing.B) {

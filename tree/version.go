@@ -1,6 +1,11 @@
 package tree
 
 import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
 	"time"
 
 	"kvfs/certs"
@@ -16,29 +21,172 @@ type Version struct {
 	// Published is when this version was first served. It is a part of .luma,
 	// so it must be the same each time the tree is built.
 	Published time.Time
+	// Names and Issuer of the leaf, for who wants to compare versions.
+	Names  []string
+	Issuer string
 
-	combined, chain, key content
+	thumbprint string
+	hasKey     bool
+	contents   map[form]content
 }
 
-// NewVersion renders a bundle. Times are kept to the second, as Key Vault has
-// them. A version without a creation time takes its leaf's not-before.
-func NewVersion(id certs.Version, created, published time.Time, b *certs.Bundle) *Version {
-	pem := b.PEM()
+// Password of a file that has one. However it is printed it shows [redacted].
+type Password string
+
+// Format redacts every verb.
+func (Password) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[redacted]") }
+
+// LogValue redacts the password in logs.
+func (Password) LogValue() slog.Value { return slog.StringValue("[redacted]") }
+
+// MarshalJSON redacts the password in JSON.
+func (Password) MarshalJSON() ([]byte, error) { return []byte(`"[redacted]"`), nil }
+
+// form is one way to write a version down. What does not matter for a kind is left
+// empty, so that equal files are one.
+type form struct {
+	kind     kind
+	key      certs.KeyFormat
+	password Password
+}
+
+type kind uint8
+
+const (
+	combined kind = iota + 1 // full chain, then the key
+	fullChain
+	leafOnly
+	issuers
+	privateKey
+	pfx
+	jks
+	trustStore
+	certificates // the full chain, for everybody
+)
+
+// NewVersion renders a bundle in the forms that the views want. Times are kept to
+// the second, as Key Vault has them. A version without a creation time takes its
+// leaf's not-before. The version is good also with an error, which names the forms
+// that could not be written, and those files are not shown.
+func NewVersion(id certs.Version, created, published time.Time, b *certs.Bundle, views ...Views) (*Version, error) {
 	if created.IsZero() {
 		created = b.Leaf.NotBefore
 	}
-	return &Version{
+	v := &Version{
 		ID: id, Created: created.Truncate(time.Second), Published: published.Truncate(time.Second),
-		NotBefore: b.Leaf.NotBefore, NotAfter: b.Leaf.NotAfter,
-		combined: newContent(pem.Combined()), chain: newContent(pem.FullChain()), key: newContent(pem.Key()),
+		NotBefore: b.Leaf.NotBefore, NotAfter: b.Leaf.NotAfter, Names: slices.Sorted(slices.Values(b.Leaf.DNSNames)), Issuer: b.Leaf.Issuer.String(),
+		thumbprint: b.Thumbprint(), hasKey: b.HasKey(), contents: map[form]content{},
+	}
+	v.write(certs.PKCS8, b.PEM())
+	return v, v.render(b, views)
+}
+
+// With is the version in more forms: itself if it has them all. An error is that of
+// NewVersion.
+func (v *Version) With(views ...Views) (*Version, error) {
+	if !slices.ContainsFunc(views, func(w Views) bool { return v.lacks(w) }) {
+		return v, nil
+	}
+	// The bundle is not kept: parsed, it is many times its text.
+	b, err := certs.Parse("", v.contents[v.source()].bytes)
+	var keyless *certs.Error
+	if errors.As(err, &keyless) && keyless.Partial != nil {
+		b, err = keyless.Partial, nil
+	}
+	if err != nil {
+		return v, fmt.Errorf("reading version %s again: %w", v.ID, err)
+	}
+	more := *v
+	more.contents = make(map[form]content, len(v.contents)+1)
+	for f, c := range v.contents {
+		more.contents[f] = c
+	}
+	return &more, more.render(b, views)
+}
+
+// source is the form that holds everything.
+func (v *Version) source() form {
+	if v.hasKey {
+		return form{kind: combined, key: certs.PKCS8}
+	}
+	return form{kind: fullChain}
+}
+
+func (v *Version) lacks(w Views) bool {
+	return slices.ContainsFunc(w.forms(v.hasKey), func(f form) bool { _, ok := v.contents[f]; return !ok })
+}
+
+func (v *Version) render(b *certs.Bundle, views []Views) error {
+	var errs []error
+	for _, w := range views {
+		for _, f := range w.forms(v.hasKey) {
+			if _, ok := v.contents[f]; !ok {
+				errs = append(errs, v.renderForm(b, f))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (v *Version) renderForm(b *certs.Bundle, f form) error {
+	o := certs.StoreOptions{Password: string(f.password), Alias: "kvfs", Created: v.Created}
+	var text []byte
+	var err error
+	switch f.kind {
+	case combined, privateKey:
+		v.write(f.key, b.PEMAs(f.key))
+		return nil
+	case pfx:
+		text, err = b.PFX(o)
+	case jks:
+		text, err = b.JKS(o)
+	case trustStore:
+		text, err = b.TrustStore(o)
+	default:
+		panic("a part of every PEM is missing")
+	}
+	if err != nil {
+		return err
+	}
+	v.contents[f] = newContent(text)
+	return nil
+}
+
+// write takes all parts of a PEM, which are slices of one text.
+func (v *Version) write(format certs.KeyFormat, pem certs.PEM) {
+	if _, ok := v.contents[form{kind: fullChain}]; !ok {
+		v.contents[form{kind: fullChain}] = newContent(pem.FullChain())
+		v.contents[form{kind: leafOnly}] = newContent(pem.Leaf())
+		v.contents[form{kind: issuers}] = newContent(pem.Issuers())
+	}
+	if v.hasKey {
+		v.contents[form{kind: combined, key: format}] = newContent(pem.Combined())
+		v.contents[form{kind: privateKey, key: format}] = newContent(pem.Key())
 	}
 }
 
+// HasKey tells whether the version has a private key; of one whose key must not
+// leave the vault the chain alone is shown.
+func (v *Version) HasKey() bool { return v.hasKey }
+
 // Size is the memory that the version's files need, in bytes.
-func (v *Version) Size() int { return len(v.combined.bytes) }
+func (v *Version) Size() (size int) {
+	for f, c := range v.contents {
+		if f == v.source() || f.kind == pfx || f.kind == jks || f.kind == trustStore || f.kind == combined {
+			size += len(c.bytes) // the others are parts of these
+		}
+	}
+	return size
+}
 
 // StandIn is a version without content, for certificates that are not here yet: a
 // tree that is built with it shows which names they will have.
-func StandIn() *Version {
-	return &Version{ID: "00000000000000000000000000000000", combined: newContent(nil), chain: newContent(nil), key: newContent(nil)}
+func StandIn(views ...Views) *Version {
+	v := &Version{ID: "00000000000000000000000000000000", thumbprint: "0000000000000000000000000000000000000000", hasKey: true, contents: map[form]content{}}
+	for _, w := range views {
+		for _, f := range w.forms(true) {
+			v.contents[f] = newContent(nil)
+		}
+	}
+	return v
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kvfs/acl"
+	"kvfs/chain"
 	"kvfs/config"
 	"kvfs/fs"
 	"kvfs/status"
@@ -34,6 +35,7 @@ type daemon struct {
 	origin origin
 	fs     *fs.FS
 	syncer *kvsync.Syncer
+	issuer chain.Fetcher
 	began  time.Time
 	stop   context.CancelFunc
 	// reloads are wishes to read the settings again; each gets an answer.
@@ -58,7 +60,11 @@ func newDaemon(a *app, o origin, cfg *config.Config, renewed func(kvsync.Renewal
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{app: a, log: a.logger(), origin: o, now: wanted{cfg: cfg, vault: client, ca: ca}, began: time.Now(), reloads: make(chan chan<- status.Reloaded)}
+	passwords, err := readPasswords(cfg)
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{app: a, log: a.logger(), origin: o, now: wanted{cfg: cfg, vault: client, ca: ca, passwords: passwords}, began: time.Now(), reloads: make(chan chan<- status.Reloaded)}
 	stores := d.now.stores(nil)
 	if err := checkNested(stores); err != nil {
 		return nil, err
@@ -66,6 +72,7 @@ func newDaemon(a *app, o origin, cfg *config.Config, renewed func(kvsync.Renewal
 	if err := d.prepareStores(stores, d.now); err != nil {
 		return nil, err
 	}
+	d.issuer.Logger = d.log
 	d.logIgnored(cfg)
 	d.fs = fs.New(fs.Options{Stores: stores, Rootless: rootless(), Logger: d.log})
 	d.syncer = kvsync.New(kvsync.Options{Publisher: d.fs, Logger: d.log, Renewed: renewed}, d.settings(d.now, stores))
@@ -116,7 +123,7 @@ func (d *daemon) prepareStores(come []string, next wanted) error {
 
 // settings of the syncer; stores are those that exist.
 func (d *daemon) settings(w wanted, stores []string) kvsync.Settings {
-	s := kvsync.Settings{Vault: w.vault, Sources: sources(w.cfg.Certificates), Interval: w.cfg.PollingInterval, Keep: w.cfg.KeepVersions}
+	s := kvsync.Settings{Vault: w.vault, Policy: d.policies(w), Sources: sources(w.cfg.Certificates), Interval: w.cfg.PollingInterval, Keep: w.cfg.KeepVersions}
 	for _, r := range w.removed {
 		s.Retired = append(s.Retired, source(r.Certificate))
 	}

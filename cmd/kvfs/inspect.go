@@ -40,10 +40,14 @@ public half are shown.`,
 				given = contentType
 			}
 			b, err := certs.Parse(given, value)
-			if err != nil {
-				return err
+			var keyless *certs.Error
+			switch {
+			case err == nil:
+				return a.printInspection(b.Inspect(given))
+			case errors.As(err, &keyless) && keyless.Partial != nil && !a.json: // a person sees what would be served
+				return errors.Join(a.printInspection(keyless.Partial.Inspect(given)), err)
 			}
-			return a.printInspection(b.Inspect(given))
+			return err
 		},
 	}
 	a.jsonFlag(cmd)

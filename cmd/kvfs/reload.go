@@ -16,140 +16,8 @@ import (
 	"kvfs/config"
 	"kvfs/fs"
 	"kvfs/status"
-	kvsync "kvfs/sync"
 	"kvfs/tree"
-	"kvfs/vault"
 )
-
-// wanted is what a daemon is to serve: what the settings say, and for a while
-// what they have said.
-type wanted struct {
-	cfg     *config.Config
-	removed []removed
-	vault   *vault.Client
-	ca      []byte // content of the CA file that vault trusts
-}
-
-// removed is an entry that the settings have no more.
-type removed struct {
-	config.Certificate
-	until time.Time
-}
-
-// certificates are all entries, the removed ones last.
-func (w wanted) certificates() []config.Certificate {
-	all := slices.Clone(w.cfg.Certificates)
-	for _, r := range w.removed {
-		all = append(all, r.Certificate)
-	}
-	return all
-}
-
-// stores that have to be visible. One that lies around another of them stays when
-// its own entries are gone.
-func (w wanted) stores(visible []string) []string {
-	stores := storesOf(w.certificates())
-	for _, at := range visible {
-		around := slices.ContainsFunc(stores, func(store string) bool { return strings.HasPrefix(store, at+"/") })
-		if around && !slices.Contains(stores, at) {
-			stores = append(stores, at)
-		}
-	}
-	return stores
-}
-
-// spec is how everything is shown, and for each entry which of its users do not
-// exist.
-func (w wanted) spec(lookup acl.Lookup) (tree.Spec, [][]acl.Unknown) {
-	entries, unknown := entries(w.certificates(), lookup)
-	current := entries[:len(w.cfg.Certificates)]
-	for i := len(current); i < len(entries); i++ {
-		entries[i].Retired = true
-		entries[i].Grants = stillGranted(entries[i], current)
-	}
-	return tree.Spec{Layouts: layouts(w.cfg), Entries: entries}, unknown
-}
-
-// stillGranted are the grants of a retired entry. Nobody keeps a right by it that
-// the settings have taken away: where they have the same secret still, under
-// whatever name, version or identity, they say who may read.
-func stillGranted(retired tree.Entry, current []tree.Entry) acl.List {
-	var allowed acl.List
-	found := false
-	for _, e := range current {
-		if secretOf(e.URL) == secretOf(retired.URL) {
-			allowed, found = allowed.Union(e.Grants), true
-		}
-	}
-	if !found {
-		return retired.Grants
-	}
-	return retired.Grants.Intersect(allowed)
-}
-
-// secretOf is the URL of a secret without its version.
-func secretOf(url string) string {
-	parts := strings.SplitN(strings.ToLower(url), "/", 6) // https: "" host secrets NAME VERSION
-	return strings.Join(parts[:min(len(parts), 5)], "/")
-}
-
-// place of an entry: with another one it is another entry.
-type place struct{ store, name, url, link string }
-
-func placeOf(c config.Certificate) place {
-	return place{c.Store, c.Ref.Vault() + "." + c.Ref.Name(), c.Ref.Key(), c.LinkName}
-}
-
-// next is what is to be served under other settings: of what they have no more,
-// names stay for as long as they say.
-func (w wanted) next(cfg *config.Config, now time.Time) wanted {
-	stays := map[place]bool{}
-	for _, c := range cfg.Certificates {
-		stays[placeOf(c)] = true
-	}
-	n := wanted{cfg: cfg, vault: w.vault, ca: w.ca}
-	retire := func(c config.Certificate, until time.Time) {
-		if until.After(now) && !stays[placeOf(c)] {
-			stays[placeOf(c)] = true
-			n.removed = append(n.removed, removed{c, until})
-		}
-	}
-	end := now.Add(cfg.RemovalGrace)
-	for _, c := range w.cfg.Certificates {
-		retire(c, end)
-	}
-	for _, r := range w.removed {
-		retire(r.Certificate, earlier(r.until, end))
-	}
-	return n
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
-
-// expiry is when the first removed entry is to go; the zero time if there is none.
-func (w wanted) expiry() (at time.Time) {
-	for _, r := range w.removed {
-		if at.IsZero() || r.until.Before(at) {
-			at = r.until
-		}
-	}
-	return at
-}
-
-// removedAt is when the last entry of a source goes.
-func (w wanted) removedAt(src kvsync.Source) (at time.Time) {
-	for _, r := range w.removed {
-		if source(r.Certificate).Key() == src.Key() && r.until.After(at) {
-			at = r.until
-		}
-	}
-	return at
-}
 
 // Reload reads the settings again, in the goroutine that serves: two changes
 // cannot meet half-way.
@@ -209,32 +77,6 @@ func (d *daemon) reload(ctx context.Context) status.Reloaded {
 	return r
 }
 
-// differences are the URLs of entries that came, that are shown to others or asked
-// for by somebody else, and that went.
-func differences(before, after *config.Config) (added, changed, removed []string) {
-	old := map[place]config.Certificate{}
-	for _, c := range before.Certificates {
-		old[placeOf(c)] = c
-	}
-	for _, c := range after.Certificates {
-		was, ok := old[placeOf(c)]
-		delete(old, placeOf(c))
-		was.Line, was.Column = c.Line, c.Column
-		switch {
-		case !ok:
-			added = append(added, c.Ref.String())
-		case !reflect.DeepEqual(was, c):
-			changed = append(changed, c.Ref.String())
-		}
-	}
-	for _, c := range before.Certificates {
-		if _, gone := old[placeOf(c)]; gone {
-			removed = append(removed, c.Ref.String())
-		}
-	}
-	return added, changed, removed
-}
-
 // readAgain returns settings that can be applied, or an error.
 func (d *daemon) readAgain() (*config.Config, config.Problems, error) {
 	if !d.origin.rereadable() {
@@ -271,10 +113,15 @@ func (d *daemon) admit(cfg *config.Config) (problems config.Problems) {
 			problems = append(problems, config.Problem{Severity: config.Error, Line: c.Line, Column: c.Column, Fact: f.fact, Hint: f.hint})
 		}
 	}
-	if problems == nil {
-		problems = d.rehearse(next)
+	if problems != nil {
+		return problems
 	}
-	return problems
+	var err error
+	if next.passwords, err = now.withPasswords(cfg); err != nil {
+		f := asFailure(err)
+		return config.Problems{{Severity: config.Error, Line: 1, Column: 1, Fact: f.fact, Hint: f.hint}}
+	}
+	return d.rehearse(next)
 }
 
 // admitStore tells why a store cannot be shown beside those that are.
@@ -321,6 +168,9 @@ func (d *daemon) changeSettings(ctx context.Context, cfg *config.Config) error {
 	next := d.wanted().next(cfg, time.Now())
 	ca, err := readCA(cfg)
 	if err != nil {
+		return err
+	}
+	if next.passwords, err = d.wanted().withPasswords(cfg); err != nil {
 		return err
 	}
 	if !reflect.DeepEqual(d.wanted().cfg.Transport, cfg.Transport) || !bytes.Equal(ca, next.ca) {

@@ -58,12 +58,12 @@ func certificateStatus(now wanted, c kvsync.Status) status.Certificate {
 func leaving(now wanted) (all []status.Leaving) {
 	stay := map[string]bool{}
 	for _, c := range now.cfg.Certificates {
-		for _, path := range linkPaths(c, layouts(now.cfg)) {
+		for _, path := range linkPaths(c) {
 			stay[path] = true
 		}
 	}
 	for _, r := range now.removed {
-		paths := slices.DeleteFunc(linkPaths(r.Certificate, layouts(now.cfg)), func(path string) bool { return stay[path] })
+		paths := slices.DeleteFunc(linkPaths(r.Certificate), func(path string) bool { return stay[path] })
 		if len(paths) > 0 {
 			all = append(all, status.Leaving{URL: r.Ref.String(), Links: paths, At: r.until.UTC().Truncate(time.Second)})
 		}
@@ -78,7 +78,7 @@ func links(now wanted, src kvsync.Source) []string {
 		if source(c).Key() != src.Key() {
 			continue
 		}
-		for _, path := range linkPaths(c, layouts(now.cfg)) {
+		for _, path := range linkPaths(c) {
 			if !slices.Contains(paths, path) {
 				paths = append(paths, path)
 			}
@@ -119,7 +119,7 @@ func overall(r kvsync.Report) status.State {
 		switch c.State {
 		case kvsync.Pending:
 			return status.Starting
-		case kvsync.Stale, kvsync.Missing:
+		case kvsync.Stale, kvsync.Missing, kvsync.Partial:
 			state = status.Degraded
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"kvfs/acl"
+	"kvfs/certs"
 	"kvfs/config"
 	"kvfs/fs"
 	kvsync "kvfs/sync"
@@ -188,18 +190,51 @@ func sources(certificates []config.Certificate) (all []kvsync.Source) {
 }
 
 // entry is how a certificate is shown, but for who may read it.
-func entry(c config.Certificate) tree.Entry {
+func entry(c config.Certificate, passwords passwords) tree.Entry {
 	e := tree.Entry{Certificate: source(c).Key(), URL: c.Ref.String(), Store: c.Store, Vault: c.Ref.Vault(), Name: c.Ref.Name(),
-		Linked: c.Linked}
+		Linked: c.Linked, Views: views(c, passwords)}
 	if c.LinkName != "" {
 		e.Links = []string{c.LinkName}
 	}
 	return e
 }
 
+func views(c config.Certificate, passwords passwords) tree.Views {
+	v := tree.Views{Key: certs.KeyFormat(c.Views.KeyFormat), Password: passwords[c.Views.PasswordFile]}
+	for _, l := range c.Views.Layouts {
+		v.Layouts = append(v.Layouts, tree.Layout(l))
+	}
+	return v
+}
+
+// passwords are the contents of password files, read when the settings are.
+type passwords map[string]tree.Password
+
+// maxPassword is more than anybody types.
+const maxPassword = 1 << 10
+
+func readPasswords(cfg *config.Config) (passwords, error) {
+	all := passwords{}
+	for _, c := range cfg.Certificates {
+		file := c.Views.PasswordFile
+		if _, done := all[file]; done || file == "" {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		switch {
+		case err != nil:
+			return nil, fail(exitSettings, "settings", "write the password to that file, readable for root alone", "kvfs.passwordFile: %v", err)
+		case len(text) > maxPassword, len(bytes.TrimSpace(text)) == 0:
+			return nil, fail(exitSettings, "settings", "write the password to that file, and nothing else", "kvfs.passwordFile: %s is empty or too long for a password", file)
+		}
+		all[file] = tree.Password(bytes.TrimSpace(text))
+	}
+	return all, nil
+}
+
 // entries are how certificates are shown, and for each which of its users do not
 // exist. Equal grants, which most are, are looked up once.
-func entries(certificates []config.Certificate, lookup acl.Lookup) (all []tree.Entry, unknown [][]acl.Unknown) {
+func entries(certificates []config.Certificate, passwords passwords, lookup acl.Lookup) (all []tree.Entry, unknown [][]acl.Unknown) {
 	type answer struct {
 		list    acl.List
 		unknown []acl.Unknown
@@ -212,18 +247,11 @@ func entries(certificates []config.Certificate, lookup acl.Lookup) (all []tree.E
 			a.list, a.unknown = lookup.Resolve(c.Grants)
 			answers[key] = a
 		}
-		e := entry(c)
+		e := entry(c, passwords)
 		e.Grants = a.list
 		all, unknown = append(all, e), append(unknown, a.unknown)
 	}
 	return all, unknown
-}
-
-func layouts(cfg *config.Config) (all []tree.Layout) {
-	for _, l := range cfg.Layouts {
-		all = append(all, tree.Layout(l))
-	}
-	return all
 }
 
 func newVault(o origin, cfg *config.Config, a *app) (*vault.Client, error) {

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"kvfs/acl"
+	"kvfs/config"
+	kvsync "kvfs/sync"
+	"kvfs/tree"
+	"kvfs/vault"
+)
+
+// wanted is what a daemon is to serve: what the settings say, and for a while
+// what they have said.
+type wanted struct {
+	cfg     *config.Config
+	removed []removed
+	vault   *vault.Client
+	ca      []byte // content of the CA file that vault trusts
+	// passwords of all entries, the removed ones too.
+	passwords passwords
+}
+
+// removed is an entry that the settings have no more.
+type removed struct {
+	config.Certificate
+	until time.Time
+}
+
+// certificates are all entries, the removed ones last.
+func (w wanted) certificates() []config.Certificate {
+	all := slices.Clone(w.cfg.Certificates)
+	for _, r := range w.removed {
+		all = append(all, r.Certificate)
+	}
+	return all
+}
+
+// stores that have to be visible. One that lies around another of them stays when
+// its own entries are gone.
+func (w wanted) stores(visible []string) []string {
+	stores := storesOf(w.certificates())
+	for _, at := range visible {
+		around := slices.ContainsFunc(stores, func(store string) bool { return strings.HasPrefix(store, at+"/") })
+		if around && !slices.Contains(stores, at) {
+			stores = append(stores, at)
+		}
+	}
+	return stores
+}
+
+// spec is how everything is shown, and for each entry which of its users do not
+// exist.
+func (w wanted) spec(lookup acl.Lookup) (tree.Spec, [][]acl.Unknown) {
+	entries, unknown := entries(w.certificates(), w.passwords, lookup)
+	current := entries[:len(w.cfg.Certificates)]
+	for i := len(current); i < len(entries); i++ {
+		entries[i].Retired = true
+		entries[i].Grants = stillGranted(entries[i], current)
+	}
+	return tree.Spec{Entries: entries}, unknown
+}
+
+// stillGranted are the grants of a retired entry. Nobody keeps a right by it that
+// the settings have taken away: where they have the same secret still, under
+// whatever name, version or identity, they say who may read.
+func stillGranted(retired tree.Entry, current []tree.Entry) acl.List {
+	var allowed acl.List
+	found := false
+	for _, e := range current {
+		if secretOf(e.URL) == secretOf(retired.URL) {
+			allowed, found = allowed.Union(e.Grants), true
+		}
+	}
+	if !found {
+		return retired.Grants
+	}
+	return retired.Grants.Intersect(allowed)
+}
+
+// secretOf is the URL of a secret without its version.
+func secretOf(url string) string {
+	parts := strings.SplitN(strings.ToLower(url), "/", 6) // https: "" host secrets NAME VERSION
+	return strings.Join(parts[:min(len(parts), 5)], "/")
+}
+
+// place of an entry: with another one it is another entry.
+type place struct{ store, name, url, link string }
+
+func placeOf(c config.Certificate) place {
+	return place{c.Store, c.Ref.Vault() + "." + c.Ref.Name(), c.Ref.Key(), c.LinkName}
+}
+
+// names tells entries apart whose names may differ.
+func names(c config.Certificate) string { return fmt.Sprint(placeOf(c), c.Views) }
+
+// next is what is to be served under other settings: of what they have no more,
+// names stay for as long as they say.
+func (w wanted) next(cfg *config.Config, now time.Time) wanted {
+	stays := map[string]bool{}
+	for _, c := range cfg.Certificates {
+		stays[names(c)] = true
+	}
+	n := wanted{cfg: cfg, vault: w.vault, ca: w.ca, passwords: w.passwords}
+	retire := func(c config.Certificate, until time.Time) {
+		if until.After(now) && !stays[names(c)] {
+			stays[names(c)] = true
+			n.removed = append(n.removed, removed{c, until})
+		}
+	}
+	end := now.Add(cfg.RemovalGrace)
+	for _, c := range w.cfg.Certificates {
+		retire(c, end)
+	}
+	for _, r := range w.removed {
+		retire(r.Certificate, earlier(r.until, end))
+	}
+	return n
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// expiry is when the first removed entry is to go; the zero time if there is none.
+func (w wanted) expiry() (at time.Time) {
+	for _, r := range w.removed {
+		if at.IsZero() || r.until.Before(at) {
+			at = r.until
+		}
+	}
+	return at
+}
+
+// removedAt is when the last entry of a source goes.
+func (w wanted) removedAt(src kvsync.Source) (at time.Time) {
+	for _, r := range w.removed {
+		if source(r.Certificate).Key() == src.Key() && r.until.After(at) {
+			at = r.until
+		}
+	}
+	return at
+}
+
+// withPasswords are the passwords of other settings, and of entries that they have
+// no more.
+func (w wanted) withPasswords(cfg *config.Config) (passwords, error) {
+	all, err := readPasswords(cfg)
+	for file, password := range w.passwords {
+		if _, ok := all[file]; !ok && err == nil {
+			all[file] = password
+		}
+	}
+	return all, err
+}
+
+// differences are the URLs of entries that came, that are shown to others or asked
+// for by somebody else, and that went.
+func differences(before, after *config.Config) (added, changed, removed []string) {
+	old := map[place]config.Certificate{}
+	for _, c := range before.Certificates {
+		old[placeOf(c)] = c
+	}
+	for _, c := range after.Certificates {
+		was, ok := old[placeOf(c)]
+		delete(old, placeOf(c))
+		was.Line, was.Column = c.Line, c.Column
+		switch {
+		case !ok:
+			added = append(added, c.Ref.String())
+		case !reflect.DeepEqual(was, c):
+			changed = append(changed, c.Ref.String())
+		}
+	}
+	for _, c := range before.Certificates {
+		if _, gone := old[placeOf(c)]; gone {
+			removed = append(removed, c.Ref.String())
+		}
+	}
+	return added, changed, removed
+}
