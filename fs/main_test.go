@@ -82,11 +82,7 @@ func newVersion(t testing.TB, n int) *tree.Version {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, err := tree.NewVersion(certs.Version(fmt.Sprintf("%032x", n)), from, from, b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, _ := versions.LoadOrStore(n, made)
+	v, _ := versions.LoadOrStore(n, tree.NewVersion(certs.Version(fmt.Sprintf("%032x", n)), from, from, b))
 	return v.(*tree.Version)
 }
 

@@ -119,10 +119,7 @@ func (a attempt) read(ctx context.Context, o *outcome) {
 		}
 		bundle, o.warnings = checked, append(slices.Clone(checked.Warnings), warnings...)
 	}
-	v, renderErr := tree.NewVersion(certs.Version(o.secret.Version), o.secret.Created, time.Now(), bundle, a.policy.Views...)
-	if renderErr != nil {
-		o.warnings = append(o.warnings, fmt.Sprintf("not shown in every form: %v", renderErr))
-	}
+	v := tree.NewVersion(certs.Version(o.secret.Version), o.secret.Created, time.Now(), bundle, a.policy.Views...)
 	if held := a.policy.held(a.versions, v); held != nil {
 		o.err = held
 		return

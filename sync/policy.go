@@ -80,7 +80,7 @@ func (s *Syncer) rendered(settings Settings) policies {
 		for _, v := range c.versions {
 			more, err := v.With(views[c.source.Ref.Key()]...)
 			if err != nil {
-				s.log.Warn("a version is not shown in every form", "url", c.source.Ref.String(), "version", string(v.ID), "err", err)
+				s.log.Warn("a version keeps the forms that it has", "url", c.source.Ref.String(), "version", string(v.ID), "err", err)
 			}
 			p.versions[v] = more
 		}

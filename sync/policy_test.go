@@ -83,6 +83,9 @@ func TestVersionThatIsNotYetValidWaitsForItsTime(t *testing.T) {
 		v.put(t, "www", 2, leaf{from: time.Now().Add(3 * time.Hour)})
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
+		if w := state(s, "www").Warnings; !strings.Contains(strings.Join(w, "\n"), "version "+version(2)+" waits until it is valid, from 2000-01-01T03:00:00Z") {
+			t.Errorf("the report warns of %q", w)
+		}
 		if p.shown("www") != version(1) || !p.has("contoso-web.www."+version(2)) {
 			t.Errorf("two hours before: shown %s, the file is there: %v", p.shown("www"), p.has("contoso-web.www."+version(2)))
 		}
@@ -143,6 +146,12 @@ func TestExpiredCertificateGoesWhenItIsToBeHidden(t *testing.T) {
 			}
 			time.Sleep(time.Minute + time.Second)
 			synctest.Wait()
+			if want := map[bool]State{true: Hidden, false: OK}[hide]; state(s, "www").State != want {
+				t.Errorf("hide %v: %s", hide, state(s, "www").State)
+			}
+			if w, want := strings.Join(state(s, "www").Warnings, "\n"), map[bool]string{true: "is hidden", false: "it has expired on"}[hide]; !strings.Contains(w, want) {
+				t.Errorf("hide %v: the report warns of %q", hide, w)
+			}
 			if gone := p.shown("www") == ""; gone != hide || p.has("contoso-web.www."+version(1)) == hide {
 				t.Errorf("hide %v: shown %q", hide, p.shown("www"))
 			}

@@ -2,6 +2,8 @@ package sync
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"kvfs/certs"
@@ -17,6 +19,7 @@ const (
 	Stale   State = "stale"   // the last try failed; the last good version is served
 	Missing State = "missing" // no try has succeeded: nothing is served
 	Partial State = "partial" // the key must not leave the vault: the chain alone is served
+	Hidden  State = "hidden"  // expired, or disabled in the vault, and the settings ask to hide it then
 	Removed State = "removed" // the settings have it no more; what is there is served for a while
 )
 
@@ -45,10 +48,10 @@ type Status struct {
 func (s *Syncer) Report() Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := Report{Publish: s.publishErr}
+	r, now := Report{Publish: s.publishErr}, time.Now()
 	for _, c := range s.certs {
-		st := Status{Source: c.source, State: c.state(), Version: c.shown, LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess,
-			NextTry: c.next, Failures: c.failures, Err: c.err, Warnings: c.warnings}
+		st := Status{Source: c.source, State: c.state(now), Version: c.shown, LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess,
+			NextTry: c.next, Failures: c.failures, Err: c.err, Warnings: append(slices.Clone(c.warnings), c.timely(now)...)}
 		for _, v := range c.versions {
 			if v.ID == c.shown {
 				st.NotAfter = v.NotAfter
@@ -61,10 +64,35 @@ func (s *Syncer) Report() Report {
 	return r
 }
 
-func (c *certificate) state() State {
+// timely are the warnings that come and go with the time.
+func (c *certificate) timely(now time.Time) (warnings []string) {
+	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
+	current := c.current(now)
+	switch {
+	case current == nil && len(c.versions) > 0:
+		warn("version %s is hidden, as the settings ask: it has expired, or is disabled in the vault", c.versions[0].ID)
+		return warnings
+	case current == nil:
+		return nil
+	case current != c.versions[0]:
+		warn("version %s waits until it is valid, from %s", c.versions[0].ID, c.versions[0].NotBefore.UTC().Format(time.RFC3339))
+	}
+	warnings = append(warnings, current.Unwritten()...)
+	if now.Before(current.NotBefore) {
+		warn("it is not valid before %s", current.NotBefore.UTC().Format(time.RFC3339))
+	}
+	if !now.Before(current.NotAfter) {
+		warn("it has expired on %s", current.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return warnings
+}
+
+func (c *certificate) state(now time.Time) State {
 	switch {
 	case c.retired:
 		return Removed
+	case len(c.versions) > 0 && c.current(now) == nil:
+		return Hidden
 	case c.lastAttempt.IsZero(), c.err == nil && c.shown == "":
 		return Pending
 	case c.err == nil:

@@ -10,12 +10,18 @@ need() { # program package
 }
 need nginx nginx-light
 need haproxy haproxy
+need apache2 apache2-bin
+need stunnel4 stunnel4
+need hitch hitch
+need keytool default-jre-headless
 need getfacl acl
 need fusermount3 fuse3
 need openssl openssl
 need curl curl
 need useradd passwd
 need gcc gcc
+# Debian has the server in no path.
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then

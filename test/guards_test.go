@@ -98,6 +98,9 @@ func TestGuardsKeepVersionsFromReaders(t *testing.T) {
 	if _, err := os.Stat(s.path("contoso-web.disabled")); !errors.Is(err, os.ErrNotExist) {
 		t.Error("disabled, and still there:", err)
 	}
+	if c := s.certificate("disabled"); c.State != "hidden" || c.Error == nil || c.Error.Kind != "disabled" {
+		t.Errorf("%+v", c)
+	}
 	readFile(t, s.path("contoso-web.kept"))
 	if time.Now().Before(soon) {
 		if leads("early") != first["early"] {
@@ -142,5 +145,33 @@ func TestCertificateWhoseKeyStaysInTheVault(t *testing.T) {
 	}
 	if out, errs, code := command(t, kvfsPath, "inspect", file); code != 5 || !strings.Contains(out, "leaf   CN=hsm.example.com") || !strings.Contains(errs, "kvfs: hint: ") {
 		t.Errorf("inspect: exit code %d\n%s%s", code, out, errs)
+	}
+}
+
+// A password that Java does not take must not take the place of one that it does.
+func TestBadPasswordIsRefusedBeforeItIsUsed(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"})
+	password := s.write("password", []byte("good one\n"))
+	s.configure(func(d document) { d.own()["layouts"], d.own()["passwordFile"] = []any{"jks", "pfx"}, password })
+	s.mount()
+	before := readFile(t, s.path("contoso-web.www.jks"))
+	for _, bad := range []string{"abc\n", "", "two\nlines\n", "pässword\n"} {
+		s.write("password", []byte(bad))
+		if _, errs, code := s.run("refresh", "--settings"); code != 3 || !strings.Contains(errs, "kvfs.passwordFile: ") || !strings.Contains(errs, password) || strings.Contains(errs, "lines") {
+			t.Errorf("%q: exit code %d\n%s", bad, code, errs)
+		}
+		if string(readFile(t, s.path("contoso-web.www.jks"))) != string(before) {
+			t.Errorf("%q: the keystore changed", bad)
+		}
+	}
+	s.write("password", []byte(" spaces count \n"))
+	s.must("refresh", "--settings")
+	if string(readFile(t, s.path("contoso-web.www.jks"))) == string(before) {
+		t.Error("another password, and the same keystore")
+	}
+	needProgram(t, "openssl")
+	if _, errs, code := command(t, "openssl", "pkcs12", "-in", s.path("contoso-web.www.pfx"), "-passin", "file:"+password, "-noout"); code != 0 {
+		t.Errorf("openssl reads the same file as another password: %s", errs)
 	}
 }

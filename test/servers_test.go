@@ -23,15 +23,19 @@ import (
 // tlsServer is one of Debian's servers, which loads its certificate through links
 // of a store and loads it again at a signal.
 type tlsServer struct {
-	t      testing.TB
-	name   string
-	addr   string
-	client *tls.Config
-	load   syscall.Signal // makes it load its files again
-	master string         // socket of the master of haproxy
-	cmd    *exec.Cmd
-	log    buffer
-	ended  chan struct{} // closed
+	t       testing.TB
+	name    string
+	addr    string
+	client  *tls.Config
+	load    syscall.Signal       // makes it load its files again
+	master  string               // socket of the master of haproxy
+	path    string               // of its program, where that is not found by its name
+	as      *syscall.Credential  // whose rights it is started with, if not root's
+	rebinds bool                 // it closes its socket to load again, and refuses whoever comes meanwhile
+	greet   func(net.Conn) error // asks a server for TLS that does not begin with it, nor serves the page
+	cmd     *exec.Cmd
+	log     buffer
+	ended   chan struct{} // closed
 }
 
 // startNginx serves a chain and its key, from one file or from two.
@@ -108,7 +112,7 @@ func freeAddress(t testing.TB) string {
 func (v *tlsServer) configure(dir, format string, args ...any) (path string) {
 	v.t.Helper()
 	path = filepath.Join(dir, v.name+".conf")
-	if err := os.WriteFile(path, fmt.Appendf(nil, format, args...), 0o600); err != nil {
+	if err := os.WriteFile(path, fmt.Appendf(nil, format, args...), 0o644); err != nil {
 		v.t.Fatal(err)
 	}
 	return path
@@ -118,7 +122,11 @@ func (v *tlsServer) configure(dir, format string, args ...any) (path string) {
 // it answers. It listens before it says that it has started.
 func (v *tlsServer) start(started string, args ...string) {
 	v.t.Helper()
-	v.cmd = exec.Command(needProgram(v.t, v.name), args...)
+	if v.path == "" {
+		v.path = needProgram(v.t, v.name)
+	}
+	v.cmd = exec.Command(v.path, args...)
+	v.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: v.as}
 	v.cmd.Stderr = &v.log
 	v.ended = make(chan struct{})
 	// Its workers hold the pipe of the log too. They get time to end after their
@@ -204,26 +212,43 @@ func (v *tlsServer) askMaster() error {
 // get fetches the page over a new connection with a full handshake, and returns
 // the certificate that the server has shown. The chain is verified.
 func (v *tlsServer) get() (*x509.Certificate, error) {
-	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: 20 * time.Second}, Config: v.client}
-	conn, err := dialer.Dial("tcp", v.addr)
+	conn, err := net.DialTimeout("tcp", v.addr, 20*time.Second)
 	if err != nil {
-		return nil, fmt.Errorf("handshake: %w", err)
+		return nil, err
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second)) // a socket has deadlines
+	if v.greet != nil {
+		if err := v.greet(conn); err != nil {
+			return nil, fmt.Errorf("greeting: %w", err)
+		}
+	}
+	client := tls.Client(conn, v.client)
+	if err := client.Handshake(); err != nil {
+		return nil, fmt.Errorf("handshake: %w", err)
+	}
+	if v.greet == nil {
+		if err := v.fetch(client); err != nil {
+			return nil, err
+		}
+	}
+	return client.ConnectionState().PeerCertificates[0], nil
+}
+
+func (v *tlsServer) fetch(conn net.Conn) error {
 	if _, err := fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", v.client.ServerName); err != nil {
-		return nil, fmt.Errorf("request: %w", err)
+		return fmt.Errorf("request: %w", err)
 	}
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		return nil, fmt.Errorf("answer: %w", err)
+		return fmt.Errorf("answer: %w", err)
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil || string(body) != page {
-		return nil, fmt.Errorf("answer %s: %q, %w", res.Status, body, err)
+		return fmt.Errorf("answer %s: %q, %w", res.Status, body, err)
 	}
-	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
+	return nil
 }
 
 // await connects until the server shows a certificate: its old workers go on for
@@ -232,16 +257,17 @@ func (v *tlsServer) await(leaf *x509.Certificate) {
 	v.t.Helper()
 	ctx, cancel := context.WithTimeout(v.t.Context(), 30*time.Second)
 	defer cancel()
+	var last error
 	for ctx.Err() == nil {
 		got, err := v.get()
-		if err != nil {
-			v.t.Fatalf("%s: %v\n%s", v.name, err, v.log.tail(50))
+		if last = err; err != nil && !v.rebinds {
+			break
 		}
-		if got.Equal(leaf) {
+		if err == nil && got.Equal(leaf) {
 			return
 		}
 	}
-	v.t.Fatalf("%s never shows the certificate %x\n%s", v.name, leaf.SerialNumber, v.log.tail(50))
+	v.t.Fatalf("%s does not show the certificate %x (%v)\n%s", v.name, leaf.SerialNumber, last, v.log.tail(50))
 }
 
 // client trusts the root of the vault's certificates and nothing else.

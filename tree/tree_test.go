@@ -47,9 +47,9 @@ func newVersion(t testing.TB, n int) *Version {
 		t.Fatal(err)
 	}
 	at := time.Unix(1_700_000_000+int64(n), 0)
-	v, err := NewVersion(certs.Version(fmt.Sprintf("%032x", n)), at, at, b, Views{Layouts: everyLayout})
-	if err != nil {
-		t.Fatal(err)
+	v := NewVersion(certs.Version(fmt.Sprintf("%032x", n)), at, at, b, Views{Layouts: everyLayout})
+	if v.Unwritten() != nil {
+		t.Fatal(v.Unwritten())
 	}
 	return v
 }

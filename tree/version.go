@@ -28,7 +28,12 @@ type Version struct {
 	thumbprint string
 	hasKey     bool
 	contents   map[form]content
+	unwritten  []string
 }
+
+// Unwritten are the forms that were asked for and could not be written, each with
+// the reason. Their files are not shown.
+func (v *Version) Unwritten() []string { return v.unwritten }
 
 // Password of a file that has one. However it is printed it shows [redacted].
 type Password string
@@ -64,11 +69,23 @@ const (
 	certificates // the full chain, for everybody
 )
 
+func (k kind) String() string {
+	switch k {
+	case pfx:
+		return "PFX"
+	case jks:
+		return "Java keystore"
+	case trustStore:
+		return "Java trust store"
+	}
+	return "PEM"
+}
+
 // NewVersion renders a bundle in the forms that the views want. Times are kept to
 // the second, as Key Vault has them. A version without a creation time takes its
-// leaf's not-before. The version is good also with an error, which names the forms
-// that could not be written, and those files are not shown.
-func NewVersion(id certs.Version, created, published time.Time, b *certs.Bundle, views ...Views) (*Version, error) {
+// leaf's not-before. A form that cannot be written is no reason to show nothing: see
+// Unwritten.
+func NewVersion(id certs.Version, created, published time.Time, b *certs.Bundle, views ...Views) *Version {
 	if created.IsZero() {
 		created = b.Leaf.NotBefore
 	}
@@ -78,13 +95,14 @@ func NewVersion(id certs.Version, created, published time.Time, b *certs.Bundle,
 		thumbprint: b.Thumbprint(), hasKey: b.HasKey(), contents: map[form]content{},
 	}
 	v.write(certs.PKCS8, b.PEM())
-	return v, v.render(b, views)
+	v.render(b, views)
+	return v
 }
 
-// With is the version in more forms: itself if it has them all. An error is that of
-// NewVersion.
+// With is the version in the forms that these views want: itself if it has them
+// all. An error, with the version as it is, says that it cannot be read again.
 func (v *Version) With(views ...Views) (*Version, error) {
-	if !slices.ContainsFunc(views, func(w Views) bool { return v.lacks(w) }) {
+	if v.unwritten == nil && !slices.ContainsFunc(views, func(w Views) bool { return v.lacks(w) }) {
 		return v, nil
 	}
 	// The bundle is not kept: parsed, it is many times its text.
@@ -97,11 +115,13 @@ func (v *Version) With(views ...Views) (*Version, error) {
 		return v, fmt.Errorf("reading version %s again: %w", v.ID, err)
 	}
 	more := *v
+	more.unwritten = nil
 	more.contents = make(map[form]content, len(v.contents)+1)
 	for f, c := range v.contents {
 		more.contents[f] = c
 	}
-	return &more, more.render(b, views)
+	more.render(b, views)
+	return &more, nil
 }
 
 // source is the form that holds everything.
@@ -116,16 +136,20 @@ func (v *Version) lacks(w Views) bool {
 	return slices.ContainsFunc(w.forms(v.hasKey), func(f form) bool { _, ok := v.contents[f]; return !ok })
 }
 
-func (v *Version) render(b *certs.Bundle, views []Views) error {
-	var errs []error
+func (v *Version) render(b *certs.Bundle, views []Views) {
 	for _, w := range views {
 		for _, f := range w.forms(v.hasKey) {
-			if _, ok := v.contents[f]; !ok {
-				errs = append(errs, v.renderForm(b, f))
+			if _, ok := v.contents[f]; ok {
+				continue
+			}
+			if err := v.renderForm(b, f); err != nil {
+				why := fmt.Sprintf("no %s: %v", f.kind, err)
+				if !slices.Contains(v.unwritten, why) {
+					v.unwritten = append(v.unwritten, why)
+				}
 			}
 		}
 	}
-	return errors.Join(errs...)
 }
 
 func (v *Version) renderForm(b *certs.Bundle, f form) error {

@@ -45,18 +45,12 @@ func TestFormsThatAreWantedLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := time.Unix(1_700_000_001, 0)
-	plain, err := NewVersion(one, at, at, b)
-	if err != nil {
-		t.Fatal(err)
-	}
+	plain := NewVersion(one, at, at, b)
 	later, err := plain.With(Views{Layouts: both}, all)
 	if err != nil {
 		t.Fatal(err)
 	}
-	once, err := NewVersion(one, at, at, b, all)
-	if err != nil {
-		t.Fatal(err)
-	}
+	once := NewVersion(one, at, at, b, all)
 	entry := newEntry("/s", "www")
 	entry.Views = all
 	show := func(v *Version) map[string][]byte {
@@ -87,9 +81,12 @@ func TestFormThatCannotBeWritten(t *testing.T) {
 	}
 	at := time.Unix(1_700_000_001, 0)
 	views := Views{Layouts: everyLayout, Password: "short"} // Java wants six characters
-	v, err := NewVersion(one, at, at, b, views)
-	if err == nil || !strings.Contains(err.Error(), "too few for Java") {
-		t.Errorf("%v", err)
+	v := NewVersion(one, at, at, b, views)
+	if why := v.Unwritten(); len(why) != 1 || !strings.HasPrefix(why[0], "no Java keystore: ") || !strings.Contains(why[0], "too few for Java") {
+		t.Errorf("%q", why)
+	}
+	if better, err := v.With(Views{Layouts: everyLayout, Password: "long-enough"}); err != nil || better.Unwritten() != nil {
+		t.Errorf("with another password: %v, %q", err, better.Unwritten())
 	}
 	entry := newEntry("/s", "www")
 	entry.Views = views

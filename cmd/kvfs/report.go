@@ -119,7 +119,7 @@ func overall(r kvsync.Report) status.State {
 		switch c.State {
 		case kvsync.Pending:
 			return status.Starting
-		case kvsync.Stale, kvsync.Missing, kvsync.Partial:
+		case kvsync.Stale, kvsync.Missing, kvsync.Partial, kvsync.Hidden:
 			state = status.Degraded
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"kvfs/acl"
 	"kvfs/certs"
@@ -210,8 +211,10 @@ func views(c config.Certificate, passwords passwords) tree.Views {
 // passwords are the contents of password files, read when the settings are.
 type passwords map[string]tree.Password
 
-// maxPassword is more than anybody types.
-const maxPassword = 1 << 10
+const (
+	maxPassword     = 1 << 10 // more than anybody types
+	minJavaPassword = 6       // Java's own rule
+)
 
 func readPasswords(cfg *config.Config) (passwords, error) {
 	all := passwords{}
@@ -221,15 +224,34 @@ func readPasswords(cfg *config.Config) (passwords, error) {
 			continue
 		}
 		text, err := os.ReadFile(file)
-		switch {
-		case err != nil:
+		if err != nil {
 			return nil, fail(exitSettings, "settings", "write the password to that file, readable for root alone", "kvfs.passwordFile: %v", err)
-		case len(text) > maxPassword, len(bytes.TrimSpace(text)) == 0:
-			return nil, fail(exitSettings, "settings", "write the password to that file, and nothing else", "kvfs.passwordFile: %s is empty or too long for a password", file)
 		}
-		all[file] = tree.Password(bytes.TrimSpace(text))
+		// The line end is not of the password, as for openssl and keytool (for openssl a carriage return is).
+		password := bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
+		if len(password) == 0 || len(password) > maxPassword || bytes.ContainsAny(password, "\r\n\x00") || !utf8.Valid(password) {
+			return nil, fail(exitSettings, "settings", "write the password to that file in one line, and nothing else", "kvfs.passwordFile: %s does not hold one password", file)
+		}
+		all[file] = tree.Password(password)
 	}
-	return all, nil
+	return all, checkJava(cfg, all)
+}
+
+// checkJava refuses passwords that Java does not take, before they take the place
+// of good ones.
+func checkJava(cfg *config.Config, all passwords) error {
+	for _, c := range cfg.Certificates {
+		password, ok := all[c.Views.PasswordFile]
+		java := slices.ContainsFunc(c.Views.Layouts, func(l string) bool { return l == string(tree.JKS) || l == string(tree.TrustStore) })
+		if !ok || !java {
+			continue
+		}
+		strange := strings.ContainsFunc(string(password), func(r rune) bool { return r < ' ' || r > '~' })
+		if len(password) < minJavaPassword || strange {
+			return fail(exitSettings, "settings", "choose six or more ASCII characters", "kvfs.passwordFile: Java does not take the password in %s", c.Views.PasswordFile)
+		}
+	}
+	return nil
 }
 
 // entries are how certificates are shown, and for each which of its users do not
