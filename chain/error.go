@@ -14,6 +14,9 @@ type FetchError struct {
 	Fact  string  // what is missing: lower case, no full stop, names as of certs.Printable
 	Hint  string  // one step a person can take
 	Tried []error // one for each address, in order; may be empty
+	// Unreached is set if the reason is that the network, or who is asked, did not
+	// answer, and not an address that may not be asked or an answer of no use.
+	Unreached bool
 }
 
 // Error returns the fact and what was tried, in one line.
@@ -36,6 +39,9 @@ type UntrustedError struct {
 	Fact string // lower case, no full stop, names as of certs.Printable
 	Hint string // one step a person can take
 	Err  error  // what crypto/x509 says, or nil if only the dates of the leaf are at fault
+	// Missing is set if the only fault is an issuer that is neither in the chain nor
+	// among the roots.
+	Missing bool
 }
 
 // Error returns the fact.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -130,10 +131,23 @@ func (c *climb) ask(ctx context.Context, child *x509.Certificate) ([]*x509.Certi
 
 func missing(child *x509.Certificate, why string, tried ...error) *FetchError {
 	return &FetchError{
-		Fact:  fmt.Sprintf("the issuer %s of %s: %s", quoted(child.Issuer.String()), name(child), why),
-		Hint:  "upload the certificate to the vault with its whole chain, or let this machine reach the address",
-		Tried: tried,
+		Fact:      fmt.Sprintf("the issuer %s of %s: %s", quoted(child.Issuer.String()), name(child), why),
+		Hint:      "upload the certificate to the vault with its whole chain, or let this machine reach the address",
+		Tried:     tried,
+		Unreached: len(tried) > 0 && !slices.ContainsFunc(tried, func(err error) bool { return !unreached(err) }),
 	}
+}
+
+// unreached tells whether an address was not answered for the want of a network. One
+// that must not be asked is no such case: who wrote the certificate chose it.
+func unreached(err error) bool {
+	var refused *refusedAddress
+	var op *net.OpError
+	var dns *net.DNSError
+	if errors.As(err, &refused) {
+		return false
+	}
+	return errors.As(err, &op) || errors.As(err, &dns) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // signersOf returns the candidates that have signed child. Names are not compared:

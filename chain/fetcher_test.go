@@ -165,6 +165,9 @@ func TestAnswersThatAreNoIssuerAreRefusedWithTheirReason(t *testing.T) {
 			if got != b {
 				t.Error("another bundle")
 			}
+			if missing != nil && missing.Unreached != (what == "nobody listening") {
+				t.Errorf("unreached: %v", missing.Unreached)
+			}
 			if strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) || len(err.Error()) > 1000 {
 				t.Errorf("not one line: %q", err)
 			}

@@ -155,6 +155,7 @@ func (t trial) unknown(err x509.UnknownAuthorityError) error {
 		e.Fact = fmt.Sprintf("the chain of %s leads to a trusted root and is refused: %s", name(t.bundle.Leaf), weakness(chain, err))
 		e.Hint = "let the CA issue the certificate again, with a signature and a chain of today"
 	case !t.bundle.Complete():
+		e.Missing = true
 		e.Fact = fmt.Sprintf("the issuer %s of %s is missing", quoted(last.Issuer.String()), name(last))
 		e.Hint = "upload the certificate with its whole chain, or let missing issuers be fetched"
 	case len(chain) == 1:

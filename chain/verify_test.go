@@ -85,6 +85,9 @@ func TestChainsAreJudgedWithAReason(t *testing.T) {
 			if !errors.As(err, &untrusted) || errors.As(err, &unknown) || untrusted.Hint == "" || !strings.Contains(untrusted.Fact, c.untrusted) {
 				t.Errorf("%v, want %q", err, c.untrusted)
 			}
+			if untrusted != nil && untrusted.Missing != strings.HasPrefix(c.untrusted, "the issuer ") {
+				t.Errorf("missing alone: %v", untrusted.Missing)
+			}
 		})
 	}
 

@@ -62,6 +62,7 @@ type attempt struct {
 	cert     *certificate
 	source   Source
 	policy   Policy
+	settings int             // a number that changes with them
 	versions []*tree.Version // that need no reading
 	bad      digest
 	badErr   error
@@ -74,6 +75,7 @@ func (c *certificate) attempt() attempt {
 // outcome of one try.
 type outcome struct {
 	cert     *certificate
+	settings int // for which of them it was tried
 	started  time.Time
 	secret   *vault.Secret // nil after an error
 	version  *tree.Version // nil if it is one that is known, or none that may be shown
@@ -84,7 +86,7 @@ type outcome struct {
 
 // try fetches a certificate and reads it if its version is new.
 func (a attempt) try(ctx context.Context, v Vault) outcome {
-	o := outcome{cert: a.cert, started: time.Now()}
+	o := outcome{cert: a.cert, settings: a.settings, started: time.Now()}
 	o.secret, o.err = v.Get(ctx, a.source.Identity, a.source.Ref)
 	if o.err != nil {
 		return o
@@ -152,7 +154,11 @@ func (c *certificate) record(o outcome, now time.Time, interval time.Duration, k
 		c.failures, c.lastSuccess, c.disabled = 0, now, false
 		changed = c.adopt(o, now, keep)
 	}
-	c.next = now.Add(nextPoll(interval, c.failures, retryAfter, c.spread()))
+	failures := c.failures
+	if refused := (*Refused)(nil); errors.As(c.err, &refused) {
+		failures = 0 // the vault is well: another version comes when it comes
+	}
+	c.next = now.Add(nextPoll(interval, failures, retryAfter, c.spread()))
 	return changed
 }
 
@@ -164,7 +170,7 @@ func (c *certificate) adopt(o outcome, now time.Time, keep int) (changed bool) {
 		if o.version == nil && !c.versions[0].HasKey() {
 			c.err = c.keyless // it is what it was
 		}
-		return c.shown == "" // it was hidden
+		return c.shown == "" && c.current(now) != nil // it was hidden
 	}
 	v := o.version
 	if i := slices.IndexFunc(c.versions, func(v *tree.Version) bool { return v.ID == id }); v == nil && i < 0 {
@@ -173,6 +179,11 @@ func (c *certificate) adopt(o outcome, now time.Time, keep int) (changed bool) {
 	}
 	if i := slices.IndexFunc(c.versions, func(v *tree.Version) bool { return v.ID == id }); i >= 0 {
 		v = c.versions[i]
+		if !v.HasKey() && c.versions[0].HasKey() {
+			c.err = &Refused{Kind: string(certs.NoPrivateKey), Fact: fmt.Sprintf("version %s, which the vault has gone back to, has no private key", id),
+				Hint: "create a version with an exportable key; the one before is still served"}
+			return false
+		}
 		c.versions = slices.Delete(slices.Clone(c.versions), i, i+1)
 	}
 	if o.version != nil {
@@ -204,18 +215,19 @@ func (c *certificate) spread() float64 {
 }
 
 // current is the version that the links lead to: the newest, or the newest one that
-// is valid already; nil if there is none that may be shown.
+// is valid, if one is; nil if there is none that may be shown.
 func (c *certificate) current(now time.Time) *tree.Version {
-	var current *tree.Version
-	for _, v := range slices.Backward(c.versions) {
-		if current == nil || !c.policy.HoldNotYetValid || !v.NotBefore.After(now) {
-			current = v
+	if len(c.versions) == 0 || c.policy.HideDisabled && c.disabled {
+		return nil
+	}
+	current := c.versions[0]
+	if c.policy.HoldNotYetValid {
+		valid := func(v *tree.Version) bool { return !v.NotBefore.After(now) && now.Before(v.NotAfter) }
+		if i := slices.IndexFunc(c.versions, valid); i >= 0 {
+			current = c.versions[i]
 		}
 	}
-	if current != nil && c.policy.HoldNotYetValid && current.NotBefore.After(now) {
-		current = c.versions[0] // nothing is valid: the newest then
-	}
-	if current == nil || c.policy.HideExpired && !now.Before(current.NotAfter) || c.policy.HideDisabled && c.disabled {
+	if c.policy.HideExpired && !now.Before(current.NotAfter) {
 		return nil
 	}
 	return current
@@ -241,7 +253,7 @@ func (c *certificate) turn(now time.Time) (at time.Time) {
 		if c.policy.HoldNotYetValid {
 			soonest(v.NotBefore)
 		}
-		if c.policy.HideExpired {
+		if c.policy.HoldNotYetValid || c.policy.HideExpired {
 			soonest(v.NotAfter)
 		}
 	}

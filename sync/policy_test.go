@@ -199,7 +199,7 @@ func TestVersionOfOtherNamesOrIssuerIsHeld(t *testing.T) {
 	}{
 		"the same in another order":  {Policy{HoldChangedNames: true, HoldChangedIssuer: true}, leaf{names: []string{"b.example", "a.example"}, issuer: "One"}, ""},
 		"a name more":                {Policy{HoldChangedNames: true}, leaf{names: []string{"a.example", "b.example", "c.example"}, issuer: "One"}, "is for a.example, b.example, c.example, and the one before for a.example, b.example"},
-		"no names":                   {Policy{HoldChangedNames: true}, leaf{issuer: "One"}, "is for no names"},
+		"the common name alone":      {Policy{HoldChangedNames: true}, leaf{issuer: "One"}, "is for x, and the one before for"},
 		"another issuer":             {Policy{HoldChangedIssuer: true}, leaf{names: was.names, issuer: "Two"}, "is from CN=Two, and the one before from CN=One"},
 		"another issuer, names held": {Policy{HoldChangedNames: true}, leaf{names: was.names, issuer: "Two"}, ""},
 		"all accepted":               {Policy{}, leaf{}, ""},
@@ -346,4 +346,108 @@ func (p *shelf) has(name string) bool {
 	}
 	_, ok = s.Lookup(dir.ID, name)
 	return ok
+}
+
+// What was read for other settings is read again for these: it lacks their forms, and
+// nobody has judged it by their guards.
+func TestTryUnderWayWhenTheSettingsChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t), &shelf{}
+		v.put(t, "www", 1, leaf{names: []string{"a.example"}})
+		s := running(t, Options{Publisher: p}, under(t, v, Policy{}))
+		<-s.Ready()
+		v.put(t, "www", 2, leaf{names: []string{"b.example"}})
+		v.set(func() { v.delay["www"] = 20 * time.Second })
+		refreshed := make(chan error, 1)
+		go func() { refreshed <- s.Refresh(t.Context(), Match("www")) }()
+		synctest.Wait()
+		views := tree.Views{Layouts: []tree.Layout{tree.V3, tree.PFX}}
+		set := under(t, v, Policy{Views: []tree.Views{views}, HoldChangedNames: true})
+		spec := set.Spec()
+		spec.Entries[0].Views = views
+		set.Spec = func() tree.Spec { return spec }
+		if err := s.Change(t.Context(), set); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-refreshed; err != nil {
+			t.Fatal(err)
+		}
+		if st := state(s, "www"); p.shown("www") != version(1) || Explain(st.Err).Kind != "held" {
+			t.Errorf("the new guard was passed by: shown %s, %+v", p.shown("www"), st)
+		}
+		if err := s.Change(t.Context(), func() Settings {
+			set.Policy = func(Source) Policy { return Policy{Views: []tree.Views{views}} }
+			return set
+		}()); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Refresh(t.Context(), Match("www")); err != nil || p.shown("www") != version(2) || !p.has("contoso-web.www."+version(2)+".pfx") {
+			t.Errorf("%v; shown %s, without the form that the settings want", err, p.shown("www"))
+		}
+	})
+}
+
+// A vault that goes back to a version without a key takes it from nobody.
+func TestGoingBackToAVersionWithoutItsKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t), &shelf{}
+		v.put(t, "www", 1, leaf{keyless: true})
+		s := running(t, Options{Publisher: p}, under(t, v, Policy{}))
+		<-s.Ready()
+		keyless := v.secrets["www"]
+		v.put(t, "www", 2, leaf{})
+		if err := s.Refresh(t.Context(), Match("www")); err != nil || p.shown("www") != version(2) {
+			t.Fatal(err, p.shown("www"))
+		}
+		v.set(func() { v.secrets["www"] = keyless })
+		if err := s.Refresh(t.Context(), Match("www")); err != nil || p.shown("www") != version(2) || Explain(state(s, "www").Err).Kind != string(certs.NoPrivateKey) {
+			t.Errorf("%v; shown %q, %+v", err, p.shown("www"), state(s, "www"))
+		}
+	})
+}
+
+// Where what was valid has expired, and nothing else is valid yet, the newest is as
+// good as any.
+func TestHeldVersionIsLinkedWhenTheOneBeforeHasExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t), &shelf{}
+		v.put(t, "www", 1, leaf{until: time.Now().Add(time.Hour)})
+		s := running(t, Options{Publisher: p}, under(t, v, Policy{HoldNotYetValid: true}))
+		<-s.Ready()
+		v.put(t, "www", 2, leaf{from: time.Now().Add(2 * time.Hour)})
+		time.Sleep(30 * time.Minute)
+		synctest.Wait()
+		if p.shown("www") != version(1) {
+			t.Error("linked while the one before was valid")
+		}
+		time.Sleep(31 * time.Minute)
+		synctest.Wait()
+		if p.shown("www") != version(2) {
+			t.Errorf("shown %s", p.shown("www"))
+		}
+	})
+}
+
+// Two that want one name harm nobody else: the first keeps it.
+func TestClashHarmsNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www", "api", "mail"), &shelf{}
+		set := settings(t, v, time.Minute, "www", "api", "mail")
+		spec := set.Spec()
+		spec.Entries[0].Links, spec.Entries[1].Links = []string{"site"}, []string{"site"}
+		set.Spec = func() tree.Spec { return spec }
+		s := running(t, Options{Publisher: p}, set)
+		<-s.Ready()
+		if p.shown("www") != version(1) || p.shown("mail") != version(1) || p.shown("api") != "" {
+			t.Errorf("www %q, mail %q, api %q", p.shown("www"), p.shown("mail"), p.shown("api"))
+		}
+		var clash *tree.Clash
+		if r := s.Report(); !errors.As(r.Publish, &clash) || clash.Name != "site" {
+			t.Errorf("%v", r.Publish)
+		}
+		v.rotate(t, "mail", 2)
+		if err := s.Refresh(t.Context(), Match("mail")); err != nil || p.shown("mail") != version(2) {
+			t.Errorf("%v; mail %q", err, p.shown("mail"))
+		}
+	})
 }

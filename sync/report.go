@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,7 +29,8 @@ type Report struct {
 	Certificates []Status
 	Versions     int // of all certificates, that are held
 	Bytes        int // of their files
-	// Publish is why the last publication failed, nil if it did not.
+	// Publish is why the last publication failed, or which entry it has left out; nil
+	// if all is shown.
 	Publish error
 }
 
@@ -48,7 +50,7 @@ type Status struct {
 func (s *Syncer) Report() Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, now := Report{Publish: s.publishErr}, time.Now()
+	r, now := Report{Publish: cmp.Or(s.publishErr, s.clash)}, time.Now()
 	for _, c := range s.certs {
 		st := Status{Source: c.source, State: c.state(now), Version: c.shown, LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess,
 			NextTry: c.next, Failures: c.failures, Err: c.err, Warnings: append(slices.Clone(c.warnings), c.timely(now)...)}

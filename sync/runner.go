@@ -90,6 +90,7 @@ func (r *runner) launch(ctx context.Context) {
 		c.wanted = false
 		r.flying[c] = true
 		a, v := c.attempt(), r.vault()
+		a.settings = r.generation
 		r.tries.Go(func() error {
 			r.outcomes <- a.try(ctx, v)
 			return nil
@@ -179,6 +180,10 @@ func (s *Syncer) record(ctx context.Context, o outcome) {
 		return // the settings have it no more
 	}
 	c, before := o.cert, o.cert.err
+	if o.settings != s.generation && o.secret != nil {
+		c.wanted = true // it was read for other settings, and has to be for these
+		return
+	}
 	if c.record(o, time.Now(), s.settings.Interval, s.settings.Keep) {
 		s.dirty = true
 	}
@@ -275,13 +280,14 @@ func (s *Syncer) publish(ctx context.Context) {
 	}
 	s.mu.Unlock()
 
-	snapshot, err := tree.Build(spec, func(key string) tree.Shown { return shown[key] })
+	snapshot, clash, err := build(spec, shown)
 	if err == nil {
 		err = s.opts.Publisher.Publish(ctx, snapshot)
 	}
 	now := time.Now()
 
 	s.mu.Lock()
+	s.clash = clash
 	s.publishErr, s.dirty, s.publishAt = err, err != nil, now.Add(10*now.Sub(began))
 	var renewals []Renewal
 	if err != nil {
@@ -294,10 +300,33 @@ func (s *Syncer) publish(ctx context.Context) {
 		s.log.Error("publishing failed; what was served is still served", "err", err)
 		return
 	}
+	if clash != nil {
+		s.log.Error("a certificate is not shown; another one has its name", "err", clash)
+	}
 	for _, r := range renewals {
 		s.log.Info("published", "url", r.Source.Ref.String(), "old", string(r.Old), "new", string(r.New), "took", now.Sub(r.Fetched).Round(time.Millisecond))
 		if s.opts.Renewed != nil {
 			s.opts.Renewed(r)
+		}
+	}
+}
+
+// build makes the tree. Of entries that want one name the later ones are left out,
+// so that they harm nobody else; clash is the first such case.
+func build(spec tree.Spec, shown map[string]tree.Shown) (snapshot *tree.Snapshot, clash, err error) {
+	for {
+		snapshot, err = tree.Build(spec, func(key string) tree.Shown { return shown[key] })
+		var c *tree.Clash
+		if !errors.As(err, &c) {
+			return snapshot, clash, err
+		}
+		left := slices.DeleteFunc(slices.Clone(spec.Entries), func(e tree.Entry) bool { return e.URL == c.Second && e.Store == c.Store })
+		if len(left) == len(spec.Entries) {
+			return nil, clash, err // not between entries
+		}
+		spec.Entries = left
+		if clash == nil {
+			clash = err
 		}
 	}
 }

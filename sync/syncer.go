@@ -73,6 +73,8 @@ type Syncer struct {
 	certs      []*certificate // one for each key, in the order of the settings
 	spec       tree.Spec      // as last asked for
 	publishErr error
+	clash      error     // of entries that want one name
+	generation int       // of the settings
 	dirty      bool      // something is to be published
 	publishAt  time.Time // not before this
 	turnAt     time.Time // when something is to be published by itself; zero: never
@@ -156,26 +158,27 @@ func (s *Syncer) Change(ctx context.Context, settings Settings) error {
 // publishes nothing. Its error is that of tree.Build. A certificate of which no
 // version is known counts with a stand-in, so that all names are compared.
 func (s *Syncer) Rehearse(spec tree.Spec) (*tree.Snapshot, error) {
+	views := map[string][]tree.Views{}
+	for _, e := range spec.Entries {
+		views[e.Certificate] = append(views[e.Certificate], e.Views)
+	}
 	s.mu.Lock()
 	all, now := map[string]tree.Shown{}, time.Now()
 	for _, c := range s.certs {
 		all[c.source.Key()] = c.show(now)
 	}
 	s.mu.Unlock()
-	var views []tree.Views
-	for _, e := range spec.Entries {
-		views = append(views, e.Views)
-	}
-	standIn := tree.StandIn(views...)
 	return tree.Build(spec, func(key string) tree.Shown {
 		shown := all[key]
 		if shown.Current == nil {
+			standIn := tree.StandIn(views[key]...)
 			return tree.Shown{Versions: []*tree.Version{standIn}, Current: standIn}
 		}
-		if more, err := shown.Current.With(views...); err == nil {
-			return tree.Shown{Versions: []*tree.Version{more}, Current: more}
+		more, err := shown.Current.With(views[key]...)
+		if err != nil {
+			more = shown.Current
 		}
-		return shown
+		return tree.Shown{Versions: []*tree.Version{more}, Current: more}
 	})
 }
 
@@ -249,6 +252,7 @@ func (s *Syncer) configure(settings Settings) {
 		}
 	}
 	s.settings, s.certs, s.dirty, s.publishAt = settings, certs, true, time.Time{}
+	s.generation++
 }
 
 // Match picks sources by what a person types: "vault.name", "name", or a URL, in

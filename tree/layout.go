@@ -27,7 +27,9 @@ const (
 	PFX Layout = "pfx"
 	// JKS is a Java keystore of key and chain.
 	JKS Layout = "jks"
-	// TrustStore is a Java keystore of the issuers, for everybody.
+	// TrustStore is a Java keystore of the issuers, for everybody. Its password is
+	// always "changeit": who can read such a file can guess its password, and that of
+	// the keys must not be guessed by everybody.
 	TrustStore Layout = "truststore"
 	// X509Store is the directory "my" that .NET on Linux takes for a user's store of
 	// certificates: PFX without a password, named by their thumbprints.
@@ -38,7 +40,7 @@ const (
 type Views struct {
 	Layouts  []Layout
 	Key      certs.KeyFormat // of PEM files
-	Password Password        // of PFX and JKS; Java's are "changeit" if it is empty
+	Password Password        // of PFX and JKS; that of JKS is "changeit" if it is empty
 }
 
 // javaPassword is what Java's own tools and documents use where nobody chose one.
@@ -56,7 +58,7 @@ func (w Views) forms(hasKey bool) (all []form) {
 	}
 	all = append(all, form{kind: fullChain}, form{kind: leafOnly}, form{kind: issuers})
 	if slices.Contains(w.Layouts, TrustStore) {
-		all = append(all, form{kind: trustStore, password: java})
+		all = append(all, form{kind: trustStore, password: javaPassword})
 	}
 	if !hasKey {
 		return all
@@ -191,10 +193,17 @@ type showing struct {
 // show adds the nodes of an entry: the files of every version, newest first, and
 // the names that stand for the current one.
 func (s showing) show(all Shown) error {
+	began := false // from the current version on
 	for _, v := range all.Versions {
 		current := v == all.Current
-		for _, show := range []func(*Version, bool) error{s.showV3, s.showV4, s.showLive, s.showPlain, s.showX509Store} {
+		began = began || current
+		for _, show := range []func(*Version, bool) error{s.showV3, s.showV4, s.showLive, s.showPlain} {
 			if err := show(v, current); err != nil {
+				return err
+			}
+		}
+		if began {
+			if err := s.showX509Store(v); err != nil {
 				return err
 			}
 		}
@@ -311,9 +320,10 @@ func (s showing) showPlain(v *Version, current bool) error {
 	return nil
 }
 
-// showX509Store has no links: .NET reads every file there is. A certificate that
-// is in two versions, or in two secrets, is there once.
-func (s showing) showX509Store(v *Version, _ bool) error {
+// showX509Store has no links: .NET reads every file there is, so a version that
+// waits to become current is not there. A certificate that is in two versions, or in
+// two secrets, is there once.
+func (s showing) showX509Store(v *Version) error {
 	c, ok := v.contents[form{kind: pfx}]
 	if !s.has(X509Store) || !ok {
 		return nil

@@ -1,11 +1,13 @@
 package tree
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"kvfs/certs"
@@ -21,7 +23,8 @@ type Version struct {
 	// Published is when this version was first served. It is a part of .luma,
 	// so it must be the same each time the tree is built.
 	Published time.Time
-	// Names and Issuer of the leaf, for who wants to compare versions.
+	// Names (of all kinds; the common name where there is no other) and Issuer of the
+	// leaf, for who wants to compare versions.
 	Names  []string
 	Issuer string
 
@@ -69,6 +72,25 @@ const (
 	certificates // the full chain, for everybody
 )
 
+// names are what a certificate is for, sorted.
+func names(c *x509.Certificate) (all []string) {
+	for _, n := range c.DNSNames {
+		all = append(all, strings.ToLower(n))
+	}
+	for _, ip := range c.IPAddresses {
+		all = append(all, ip.String())
+	}
+	for _, u := range c.URIs {
+		all = append(all, u.String())
+	}
+	all = append(all, c.EmailAddresses...)
+	if len(all) == 0 {
+		all = append(all, c.Subject.CommonName)
+	}
+	slices.Sort(all)
+	return all
+}
+
 func (k kind) String() string {
 	switch k {
 	case pfx:
@@ -91,7 +113,7 @@ func NewVersion(id certs.Version, created, published time.Time, b *certs.Bundle,
 	}
 	v := &Version{
 		ID: id, Created: created.Truncate(time.Second), Published: published.Truncate(time.Second),
-		NotBefore: b.Leaf.NotBefore, NotAfter: b.Leaf.NotAfter, Names: slices.Sorted(slices.Values(b.Leaf.DNSNames)), Issuer: b.Leaf.Issuer.String(),
+		NotBefore: b.Leaf.NotBefore, NotAfter: b.Leaf.NotAfter, Names: names(b.Leaf), Issuer: b.Leaf.Issuer.String(),
 		thumbprint: b.Thumbprint(), hasKey: b.HasKey(), contents: map[form]content{},
 	}
 	v.write(certs.PKCS8, b.PEM())
@@ -116,9 +138,11 @@ func (v *Version) With(views ...Views) (*Version, error) {
 	}
 	more := *v
 	more.unwritten = nil
-	more.contents = make(map[form]content, len(v.contents)+1)
-	for f, c := range v.contents {
-		more.contents[f] = c
+	more.contents = map[form]content{}
+	for f, c := range v.contents { // not the forms of former passwords
+		if f == v.source() || slices.ContainsFunc(views, func(w Views) bool { return slices.Contains(w.forms(v.hasKey), f) }) {
+			more.contents[f] = c
+		}
 	}
 	more.render(b, views)
 	return &more, nil

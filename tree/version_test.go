@@ -158,3 +158,38 @@ func TestPasswordsAreNotShown(t *testing.T) {
 		}
 	}
 }
+
+// What waits to become current is not where every file counts.
+func TestX509StoreHasNoVersionThatWaits(t *testing.T) {
+	v1, v2 := newVersion(t, 1), newVersion(t, 2)
+	v2.thumbprint = "ANOTHER"
+	entry := newEntry("/s", "www")
+	entry.Views.Layouts = []Layout{X509Store}
+	for current, want := range map[*Version]int{v1: 1, v2: 2} {
+		s, err := Build(Spec{Entries: []Entry{entry}}, func(string) Shown { return Shown{Versions: []*Version{v2, v1}, Current: current} })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := files(s, "/s"); len(got) != want {
+			t.Errorf("version %s is current: %d files", current.ID, len(got))
+		}
+	}
+}
+
+// Forms that nobody wants any more, such as those of former passwords, are not kept.
+func TestFormerFormsAreForgotten(t *testing.T) {
+	v := newVersion(t, 1)
+	size := v.Size()
+	for range 5 {
+		for _, password := range []Password{"password-1", "password-2", ""} {
+			more, err := v.With(Views{Layouts: everyLayout, Password: password})
+			if err != nil {
+				t.Fatal(err)
+			}
+			v = more
+		}
+	}
+	if grown := v.Size() - size; grown != 0 {
+		t.Errorf("%d bytes more after other passwords", grown)
+	}
+}

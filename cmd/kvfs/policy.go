@@ -2,40 +2,58 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"slices"
 	"time"
 
 	"kvfs/certs"
 	"kvfs/chain"
 	"kvfs/config"
 	kvsync "kvfs/sync"
+	"kvfs/tree"
 )
 
 // policies are what the entries of each source ask of its versions. A source that
-// several entries show has the forms of all, and the guards of the first.
+// several entries show has the forms of all, and is guarded as the strictest asks:
+// a version is the same for all of them.
 func (d *daemon) policies(w wanted) func(kvsync.Source) kvsync.Policy {
-	all := map[string]kvsync.Policy{}
-	for _, c := range w.certificates() {
+	guards, views := map[string]config.Guards{}, map[string][]tree.Views{}
+	for i, c := range w.certificates() {
 		key := source(c).Key()
-		p, known := all[key]
-		if !known {
-			p = d.policy(c.Guards)
+		if g, known := guards[key]; !known || i < len(w.cfg.Certificates) { // what was removed has no say where something stays
+			guards[key] = strictest(g, c.Guards)
 		}
-		p.Views = append(p.Views, views(c, w.passwords))
-		all[key] = p
+		views[key] = append(views[key], viewsOf(c, w.passwords))
 	}
-	return func(s kvsync.Source) kvsync.Policy { return all[s.Key()] }
+	return func(s kvsync.Source) kvsync.Policy {
+		p := d.policy(guards[s.Key()])
+		p.Views = views[s.Key()]
+		return p
+	}
+}
+
+func strictest(a, b config.Guards) config.Guards {
+	rank := []string{"", "off", "failOpen", "failClosed"}
+	verify := rank[max(slices.Index(rank, a.VerifyChain), slices.Index(rank, b.VerifyChain))]
+	return config.Guards{HoldNotYetValid: a.HoldNotYetValid || b.HoldNotYetValid, HideDisabled: a.HideDisabled || b.HideDisabled,
+		HideExpired: a.HideExpired || b.HideExpired, HoldChangedNames: a.HoldChangedNames || b.HoldChangedNames,
+		HoldChangedIssuer: a.HoldChangedIssuer || b.HoldChangedIssuer, VerifyChain: verify, FetchIssuers: a.FetchIssuers || b.FetchIssuers}
 }
 
 func (d *daemon) policy(g config.Guards) kvsync.Policy {
 	p := kvsync.Policy{HoldNotYetValid: g.HoldNotYetValid, HideDisabled: g.HideDisabled, HideExpired: g.HideExpired,
 		HoldChangedNames: g.HoldChangedNames, HoldChangedIssuer: g.HoldChangedIssuer}
-	if g.FetchIssuers || g.VerifyChain != "off" {
+	if g.FetchIssuers || verifies(g) {
 		p.Check = func(ctx context.Context, b *certs.Bundle) (*certs.Bundle, []string, error) {
 			return d.checkChain(ctx, b, g)
 		}
 	}
 	return p
+}
+
+func verifies(g config.Guards) bool {
+	return g.VerifyChain == "failOpen" || g.VerifyChain == "failClosed"
 }
 
 // checkChain completes and judges a chain. What could not be found out refuses a
@@ -54,12 +72,12 @@ func (d *daemon) checkChain(ctx context.Context, b *certs.Bundle, g config.Guard
 			warnings = append(warnings, fetch.Fact)
 		}
 	}
-	if g.VerifyChain == "off" {
+	if !verifies(g) {
 		return b, warnings, nil
 	}
 	open := g.VerifyChain == "failOpen"
-	switch err := chain.Verify(b, nil, time.Now()); {
-	case errors.As(err, &untrusted) && fetch != nil && open, errors.As(err, &unknown) && open:
+	switch err := chain.Verify(b, nil, withinDates(b.Leaf, time.Now())); {
+	case errors.As(err, &untrusted) && untrusted.Missing && fetch != nil && fetch.Unreached && open, errors.As(err, &unknown) && open:
 		return b, append(warnings, "its chain could not be judged: "+err.Error()), nil
 	case untrusted != nil:
 		return nil, nil, &kvsync.Refused{Kind: "untrusted", Fact: untrusted.Fact, Hint: untrusted.Hint}
@@ -67,4 +85,17 @@ func (d *daemon) checkChain(ctx context.Context, b *certs.Bundle, g config.Guard
 		return nil, nil, &kvsync.Refused{Kind: "untrusted", Fact: unknown.Fact, Hint: unknown.Hint}
 	}
 	return b, warnings, nil
+}
+
+// withinDates is the moment at which a chain is judged: now, or where the leaf is not
+// valid now the one nearest to it. What becomes of such a leaf is for onNotYetValid
+// and onExpired to say.
+func withinDates(leaf *x509.Certificate, now time.Time) time.Time {
+	switch {
+	case now.Before(leaf.NotBefore):
+		return leaf.NotBefore
+	case now.After(leaf.NotAfter):
+		return leaf.NotAfter
+	}
+	return now
 }

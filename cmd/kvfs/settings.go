@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 
 	"kvfs/acl"
 	"kvfs/certs"
@@ -193,14 +196,14 @@ func sources(certificates []config.Certificate) (all []kvsync.Source) {
 // entry is how a certificate is shown, but for who may read it.
 func entry(c config.Certificate, passwords passwords) tree.Entry {
 	e := tree.Entry{Certificate: source(c).Key(), URL: c.Ref.String(), Store: c.Store, Vault: c.Ref.Vault(), Name: c.Ref.Name(),
-		Linked: c.Linked, Views: views(c, passwords)}
+		Linked: c.Linked, Views: viewsOf(c, passwords)}
 	if c.LinkName != "" {
 		e.Links = []string{c.LinkName}
 	}
 	return e
 }
 
-func views(c config.Certificate, passwords passwords) tree.Views {
+func viewsOf(c config.Certificate, passwords passwords) tree.Views {
 	v := tree.Views{Key: certs.KeyFormat(c.Views.KeyFormat), Password: passwords[c.Views.PasswordFile]}
 	for _, l := range c.Views.Layouts {
 		v.Layouts = append(v.Layouts, tree.Layout(l))
@@ -223,7 +226,7 @@ func readPasswords(cfg *config.Config) (passwords, error) {
 		if _, done := all[file]; done || file == "" {
 			continue
 		}
-		text, err := os.ReadFile(file)
+		text, err := readRegular(file, maxPassword+2)
 		if err != nil {
 			return nil, fail(exitSettings, "settings", "write the password to that file, readable for root alone", "kvfs.passwordFile: %v", err)
 		}
@@ -237,13 +240,26 @@ func readPasswords(cfg *config.Config) (passwords, error) {
 	return all, checkJava(cfg, all)
 }
 
+// readRegular reads at most so many bytes of a file, and of nothing that could keep
+// us waiting.
+func readRegular(file string, most int64) ([]byte, error) {
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, cmp.Or(err, fmt.Errorf("%s is not a regular file", file))
+	}
+	return io.ReadAll(io.LimitReader(f, most))
+}
+
 // checkJava refuses passwords that Java does not take, before they take the place
 // of good ones.
 func checkJava(cfg *config.Config, all passwords) error {
 	for _, c := range cfg.Certificates {
 		password, ok := all[c.Views.PasswordFile]
-		java := slices.ContainsFunc(c.Views.Layouts, func(l string) bool { return l == string(tree.JKS) || l == string(tree.TrustStore) })
-		if !ok || !java {
+		if !ok || !slices.Contains(c.Views.Layouts, string(tree.JKS)) {
 			continue
 		}
 		strange := strings.ContainsFunc(string(password), func(r rune) bool { return r < ' ' || r > '~' })
