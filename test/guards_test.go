@@ -132,6 +132,11 @@ func TestCertificateWhoseKeyStaysInTheVault(t *testing.T) {
 	if c.State != "partial" || c.Error == nil || c.Error.Kind != "no-private-key" || c.Error.Hint == "" || s.report().State != "degraded" {
 		t.Errorf("%+v %+v", c, c.Error)
 	}
+	for _, link := range c.Links {
+		if _, err := os.Stat(link); err != nil {
+			t.Errorf("the status names a link that is not there: %v", err)
+		}
+	}
 	renewed, err := s.vault.Rotate("", "hsm")
 	if err != nil {
 		t.Fatal(err)

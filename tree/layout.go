@@ -117,15 +117,16 @@ type Name struct {
 
 // Names that an entry will have, as far as they are known before its certificate
 // is: its links, its mark of completion and, if the version is known, the combined
-// file. The other files have the time of creation in their names.
-func (e *Entry) Names(version certs.Version) (names []Name) {
+// file. The other files have the time of creation in their names. Without a key the
+// names of what holds it are left out.
+func (e *Entry) Names(version certs.Version, hasKey bool) (names []Name) {
 	to := func(format string) string {
 		if version == "" {
 			return ""
 		}
 		return fmt.Sprintf(format, e.base(), version)
 	}
-	if e.has(V3) {
+	if e.has(V3) && hasKey {
 		target := to("%s.%s")
 		if version != "" {
 			names = append(names, Name{target, File, ""})
@@ -141,12 +142,19 @@ func (e *Entry) Names(version certs.Version) (names []Name) {
 		return names
 	}
 	if e.has(V4) {
-		names = append(names, Name{e.base() + ".pem", Link, ""}, Name{e.base() + ".keyid", Link, ""}, Name{e.base() + ".luma", File, ""})
+		names = append(names, Name{e.base() + ".pem", Link, ""})
+		if hasKey {
+			names = append(names, Name{e.base() + ".keyid", Link, ""})
+		}
+		names = append(names, Name{e.base() + ".luma", File, ""})
 	}
 	if e.has(Live) {
 		names = append(names, Name{"live/" + e.base(), Link, to("../archive/%s/%s")})
 	}
 	for _, f := range e.plainFiles() {
+		if secret := f.kind == pfx || f.kind == jks; secret && !hasKey {
+			continue
+		}
 		names = append(names, Name{e.base() + f.suffix, Link, to("%s.%s" + f.suffix)})
 	}
 	return names

@@ -213,7 +213,7 @@ func TestLayouts(t *testing.T) {
 			t.Errorf("%s:\n%s\nwant\n%s", c.name, strings.Join(got, "\n"), strings.Join(c.want, "\n"))
 		}
 		c.entry.Views.Layouts = c.layouts
-		for _, n := range c.entry.Names(v2.ID) {
+		for _, n := range c.entry.Names(v2.ID, true) {
 			if !slices.ContainsFunc(c.want, func(line string) bool { return strings.Contains(line+" ", " "+n.Name+" ") }) {
 				t.Errorf("%s: Names has %s, which is not shown", c.name, n.Name)
 			}

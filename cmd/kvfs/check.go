@@ -222,7 +222,7 @@ func served(cfg *config.Config) (all []checkedStore, certificates []checkedCerti
 			place[c.Store] = i
 			all = append(all, checkedStore{Path: c.Store, Entries: []checkedEntry{}})
 		}
-		for _, n := range namesOf(c) {
+		for _, n := range namesOf(c, true) {
 			all[i].Entries = append(all[i].Entries, checkedEntry{Name: n.Name, Kind: n.Kind.String(), Target: n.Target})
 		}
 		grants := []checkedACL{}
@@ -230,20 +230,20 @@ func served(cfg *config.Config) (all []checkedStore, certificates []checkedCerti
 			grants = append(grants, checkedACL(g))
 		}
 		certificates = append(certificates, checkedCertificate{URL: c.Ref.String(), Vault: c.Ref.Vault(), Name: c.Ref.Name(), Version: c.Ref.Version(),
-			Store: c.Store, Links: linkPaths(c), Identity: c.Identity.String(), ACLs: grants})
+			Store: c.Store, Links: linkPaths(c, true), Identity: c.Identity.String(), ACLs: grants})
 	}
 	return all, certificates
 }
 
 // namesOf are the names that a certificate has whatever its version is.
-func namesOf(c config.Certificate) []tree.Name {
+func namesOf(c config.Certificate, hasKey bool) []tree.Name {
 	e := entry(c, nil)
-	return e.Names(certs.Version(c.Ref.Version()))
+	return e.Names(certs.Version(c.Ref.Version()), hasKey)
 }
 
-func linkPaths(c config.Certificate) []string {
+func linkPaths(c config.Certificate, hasKey bool) []string {
 	paths := []string{}
-	for _, n := range namesOf(c) {
+	for _, n := range namesOf(c, hasKey) {
 		if n.Kind == tree.Link {
 			paths = append(paths, filepath.Join(c.Store, n.Name))
 		}

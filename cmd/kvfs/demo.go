@@ -171,7 +171,7 @@ func (d *demo) run(ctx context.Context, from origin, rotate time.Duration) (err 
 	g.Go(func() error { defer stop(); return d.emulator.Run(vaultCtx) })
 	err = kv.serve(ctx, control, nil, func() {
 		d.app.printDemo(from, d.emulator.Endpoints().Vaults, kv.fs.Snapshot())
-		d.startWeb(filepath.Dir(from.file), cfg.Certificates[0].Ref.Name(), linkPaths(cfg.Certificates[0])[0])
+		d.startWeb(filepath.Dir(from.file), cfg.Certificates[0].Ref.Name(), linkPaths(cfg.Certificates[0], true)[0])
 		d.app.printf("\nrenewing one every %s; interrupt to end\n", rotate)
 		g.Go(func() error { defer stop(); return d.rotateEvery(ctx, rotate) })
 	})

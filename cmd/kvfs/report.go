@@ -45,7 +45,7 @@ func certificateStatus(now wanted, c kvsync.Status) status.Certificate {
 	s := status.Certificate{
 		URL: c.Source.Ref.String(), State: string(c.State), Version: string(c.Version), Failures: c.Failures,
 		NotAfter: status.Time(c.NotAfter), LastAttempt: status.Time(c.LastAttempt), LastSuccess: status.Time(c.LastSuccess),
-		NextPoll: status.Time(c.NextTry), Identity: c.Source.Identity.String(), Links: links(now, c.Source), Warnings: c.Warnings, Error: statusError(c.Err),
+		NextPoll: status.Time(c.NextTry), Identity: c.Source.Identity.String(), Links: links(now, c.Source, c.State != kvsync.Partial), Warnings: c.Warnings, Error: statusError(c.Err),
 	}
 	if c.State == kvsync.Removed {
 		s.RemovedAt, s.NextPoll = status.Time(now.removedAt(c.Source)), nil
@@ -58,12 +58,12 @@ func certificateStatus(now wanted, c kvsync.Status) status.Certificate {
 func leaving(now wanted) (all []status.Leaving) {
 	stay := map[string]bool{}
 	for _, c := range now.cfg.Certificates {
-		for _, path := range linkPaths(c) {
+		for _, path := range linkPaths(c, true) {
 			stay[path] = true
 		}
 	}
 	for _, r := range now.removed {
-		paths := slices.DeleteFunc(linkPaths(r.Certificate), func(path string) bool { return stay[path] })
+		paths := slices.DeleteFunc(linkPaths(r.Certificate, true), func(path string) bool { return stay[path] })
 		if len(paths) > 0 {
 			all = append(all, status.Leaving{URL: r.Ref.String(), Links: paths, At: r.until.UTC().Truncate(time.Second)})
 		}
@@ -72,13 +72,13 @@ func leaving(now wanted) (all []status.Leaving) {
 }
 
 // links are the paths under which a certificate is shown.
-func links(now wanted, src kvsync.Source) []string {
+func links(now wanted, src kvsync.Source, hasKey bool) []string {
 	paths := []string{}
 	for _, c := range now.certificates() {
 		if source(c).Key() != src.Key() {
 			continue
 		}
-		for _, path := range linkPaths(c) {
+		for _, path := range linkPaths(c, hasKey) {
 			if !slices.Contains(paths, path) {
 				paths = append(paths, path)
 			}
