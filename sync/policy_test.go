@@ -29,7 +29,7 @@ type leaf struct {
 }
 
 // put makes a version the newest of a certificate.
-func (v *fakeVault) put(t *testing.T, name string, n int, l leaf) {
+func (v *fakeVault) put(t testing.TB, name string, n int, l leaf) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

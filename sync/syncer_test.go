@@ -33,7 +33,7 @@ type fakeVault struct {
 	asked   map[string]int
 }
 
-func newFakeVault(t *testing.T, names ...string) *fakeVault {
+func newFakeVault(t testing.TB, names ...string) *fakeVault {
 	v := &fakeVault{secrets: map[string]*vault.Secret{}, errs: map[string]error{}, delay: map[string]time.Duration{}, asked: map[string]int{}}
 	for _, name := range names {
 		v.rotate(t, name, 1)
@@ -65,13 +65,13 @@ func (v *fakeVault) set(f func()) {
 
 func version(n int) string { return fmt.Sprintf("%032x", n) }
 
-func (v *fakeVault) rotate(t *testing.T, name string, n int) {
+func (v *fakeVault) rotate(t testing.TB, name string, n int) {
 	t.Helper()
 	s := &vault.Secret{Version: version(n), ContentType: "application/x-pem-file", Value: vault.NewValue(bundle(t, n)), Enabled: true}
 	v.set(func() { v.secrets[name] = s })
 }
 
-func bundle(t *testing.T, n int) []byte {
+func bundle(t testing.TB, n int) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -138,7 +138,7 @@ func (p *shelf) shown(name string) string {
 	return n.Target[strings.LastIndex(n.Target, ".")+1:]
 }
 
-func source(t *testing.T, name string) Source {
+func source(t testing.TB, name string) Source {
 	t.Helper()
 	ref, _, err := vault.ParseRef("https://contoso-web.vault.azure.net/secrets/" + name)
 	if err != nil {

@@ -1,0 +1,73 @@
+package sync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"kvfs/tree"
+	"kvfs/vault"
+)
+
+// oneSecret answers every question with the same value.
+type oneSecret struct{ secret *vault.Secret }
+
+func (v oneSecret) Get(context.Context, vault.Identity, vault.Ref) (*vault.Secret, error) {
+	return v.secret, nil
+}
+
+// BenchmarkMemory says what a certificate costs in memory, served under the default
+// names and under all, beside the bytes of its combined file, which are the least
+// that there can be.
+func BenchmarkMemory(b *testing.B) {
+	const certificates = 2000
+	for name, layouts := range map[string][]tree.Layout{
+		"default": {tree.V3, tree.V4},
+		"all":     {tree.V3, tree.V4, tree.Live, tree.Certs, tree.PFX, tree.JKS, tree.TrustStore, tree.X509Store},
+	} {
+		b.Run("layouts="+name, func(b *testing.B) {
+			v := newFakeVault(nil)
+			v.put(b, "any", 1, leaf{})
+			set := Settings{Vault: oneSecret{v.secrets["any"]}, Interval: time.Hour}
+			views := tree.Views{Layouts: layouts}
+			set.Policy = func(Source) Policy { return Policy{Views: []tree.Views{views}} }
+			var spec tree.Spec
+			for i := range certificates {
+				src := source(b, fmt.Sprint("c", i))
+				set.Sources = append(set.Sources, src)
+				spec.Entries = append(spec.Entries, tree.Entry{Certificate: src.Key(), Store: "/store", Vault: "contoso-web", Name: src.Ref.Name(), Linked: true, Views: views})
+			}
+			set.Spec = func() tree.Spec { return spec }
+			for b.Loop() {
+				before := liveHeap()
+				p := &shelf{}
+				s := New(Options{Publisher: p}, set)
+				ctx, stop := context.WithCancel(b.Context())
+				done := make(chan error, 1)
+				go func() { done <- s.Run(ctx) }()
+				<-s.Ready()
+				p.snaps = p.snaps[len(p.snaps)-1:]
+				used := float64(liveHeap()-before) / certificates
+				text := float64(len(v.secrets["any"].Value.Reveal()))
+				b.ReportMetric(used, "B/certificate")
+				b.ReportMetric(used/text, "x-its-text")
+				stop()
+				if err := <-done; !errors.Is(err, context.Canceled) {
+					b.Fatal(err)
+				}
+				runtime.KeepAlive(p)
+			}
+		})
+	}
+}
+
+func liveHeap() int64 {
+	runtime.GC()
+	runtime.GC() // what the first one has let finalizers free
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
