@@ -14,8 +14,16 @@
 //     does, and it is a pure function of what happened.
 //   - A value is parsed once. One that could not be read is not parsed again
 //     until the vault has another.
+//   - A version is shown only after the policy that is in force has judged it, and
+//     in the forms that this policy wants: what was read for other settings is read
+//     again.
+//   - Whoever has a key keeps one: a version without it never takes the place of
+//     one with it.
 //
 // # Limitations
+//
+// What is shown already is not judged again when the policy changes, and after a
+// restart there is no version before to compare the first one with.
 //
 // Every poll fetches every secret (one transaction each). There is no limit on
 // how long an outage may last and none on the tries.

@@ -23,5 +23,6 @@
 //
 // Build makes the whole tree. Names come from Key Vault's alphabet
 // ([0-9A-Za-z-] and the dot between vault and certificate) and from custom link
-// names that package config has checked; Build refuses two nodes of one name.
+// names that package config has checked; Build refuses two nodes of one name. No plan
+// makes a directory of what was none, or the other way round (see Obstacle).
 package tree
