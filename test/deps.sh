@@ -32,5 +32,8 @@ echo "deps: installing$missing"
 export DEBIAN_FRONTEND=noninteractive
 # The services are for the tests to start, not for the machine.
 apt-get update -qq
+# Images without manuals lack the directories in which Java's and PostgreSQL's
+# packages put links.
+mkdir -p /usr/share/man/man1 /usr/share/man/man7
 # shellcheck disable=SC2086
 RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing >/dev/null
