@@ -454,7 +454,7 @@ func TestNotExportableCertificateHasNoKey(t *testing.T) {
 	if _, _, _, err := pkcs12.DecodeChain(der, ""); err == nil || !strings.Contains(err.Error(), "private key missing") {
 		t.Errorf("DecodeChain: %v", err)
 	}
-	if text := *get(t, c, "pem", "").Value; strings.Contains(text, "KEY") || strings.Count(text, "BEGIN CERTIFICATE") != 3 {
+	if text := *get(t, c, "pem", "").Value; strings.Count(text, "-----BEGIN ") != 3 || strings.Count(text, "-----BEGIN CERTIFICATE-----") != 3 {
 		t.Errorf("PEM:\n%s", text)
 	}
 }
