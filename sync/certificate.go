@@ -173,11 +173,12 @@ func (c *certificate) adopt(o outcome, now time.Time, keep int) (changed bool) {
 		return c.shown == "" && c.current(now) != nil // it was hidden
 	}
 	v := o.version
-	if i := slices.IndexFunc(c.versions, func(v *tree.Version) bool { return v.ID == id }); v == nil && i < 0 {
+	i := slices.IndexFunc(c.versions, func(v *tree.Version) bool { return v.ID == id })
+	if v == nil && i < 0 {
 		c.wanted = true // it was known when the try began and is not any more: read it
 		return false
 	}
-	if i := slices.IndexFunc(c.versions, func(v *tree.Version) bool { return v.ID == id }); i >= 0 {
+	if i >= 0 {
 		v = c.versions[i]
 		if !v.HasKey() && c.versions[0].HasKey() {
 			c.err = &Refused{Kind: string(certs.NoPrivateKey), Fact: fmt.Sprintf("version %s, which the vault has gone back to, has no private key", id),

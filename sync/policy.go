@@ -92,7 +92,7 @@ func (p policies) render(versions []*tree.Version) []*tree.Version {
 	rendered := make([]*tree.Version, len(versions))
 	for i, v := range versions {
 		if rendered[i] = p.versions[v]; rendered[i] == nil {
-			rendered[i] = v // it came meanwhile, in the forms of the new policy already
+			rendered[i] = v // it is what came out: taken over from a certificate whose turn was before
 		}
 	}
 	return rendered

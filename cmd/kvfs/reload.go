@@ -63,7 +63,6 @@ func (d *daemon) reload(ctx context.Context) status.Reloaded {
 		r.Error = &status.Error{Kind: "interrupted", Fact: "kvfs ended while it applied the settings", Hint: "start it again"}
 		return r
 	}
-	r.Error = nil
 	if err != nil {
 		f := asFailure(err)
 		r.Error = &status.Error{Kind: f.kind, Fact: f.fact, Hint: f.hint}

@@ -121,8 +121,8 @@ func (o origin) fromURLs() (*config.Config, config.Problems, error) {
 		}
 		cfg.Transport.Connect[from] = to
 	}
-	for i := range cfg.Certificates {
-		if o.ambient {
+	if o.ambient {
+		for i := range cfg.Certificates {
 			cfg.Certificates[i].Identity = vault.Identity{Method: vault.Ambient}
 		}
 	}

@@ -57,29 +57,25 @@ func (w wanted) stores(visible []string) []string {
 // exist.
 func (w wanted) spec(lookup acl.Lookup) (tree.Spec, [][]acl.Unknown) {
 	entries, unknown := entries(w.certificates(), w.passwords, lookup)
-	current := entries[:len(w.cfg.Certificates)]
-	for i := len(current); i < len(entries); i++ {
-		entries[i].Retired = true
-		entries[i].Grants = stillGranted(entries[i], current)
+	current := len(w.cfg.Certificates)
+	if current == len(entries) {
+		return tree.Spec{Entries: entries}, unknown
 	}
-	return tree.Spec{Entries: entries}, unknown
-}
-
-// stillGranted are the grants of a retired entry. Nobody keeps a right by it that
-// the settings have taken away: where they have the same secret still, under
-// whatever name, version or identity, they say who may read.
-func stillGranted(retired tree.Entry, current []tree.Entry) acl.List {
-	var allowed acl.List
-	found := false
-	for _, e := range current {
-		if secretOf(e.URL) == secretOf(retired.URL) {
-			allowed, found = allowed.Union(e.Grants), true
+	// Nobody keeps a right by a retired entry that the settings have taken away:
+	// where they have the same secret still, under whatever name, version or
+	// identity, they say who may read.
+	granted := map[string]acl.List{}
+	for _, e := range entries[:current] {
+		secret := secretOf(e.URL)
+		granted[secret] = granted[secret].Union(e.Grants)
+	}
+	for i := current; i < len(entries); i++ {
+		entries[i].Retired = true
+		if still, ok := granted[secretOf(entries[i].URL)]; ok {
+			entries[i].Grants = entries[i].Grants.Intersect(still)
 		}
 	}
-	if !found {
-		return retired.Grants
-	}
-	return retired.Grants.Intersect(allowed)
+	return tree.Spec{Entries: entries}, unknown
 }
 
 // secretOf is the URL of a secret without its version.
