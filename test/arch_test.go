@@ -22,11 +22,12 @@ var mayImport = map[string][]string{
 	"chain":    {"certs"},
 	"vault":    nil,
 	"emulator": nil,
+	"image":    nil,
 	"status":   nil,
 	"config":   {"acl", "vault"},
 	"tree":     {"acl", "certs"},
 	"sync":     {"certs", "tree", "vault"},
-	"fs":       {"acl", "tree"},
+	"fs":       {"acl", "image", "tree"},
 	"test":     nil,
 	"cmd/kvfs": {"acl", "certs", "chain", "config", "emulator", "fs", "status", "sync", "tree", "vault"},
 }

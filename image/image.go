@@ -1,0 +1,337 @@
+package image
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"iter"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+const (
+	magic  = 0x6567616d6973766b // "kvsimage"
+	format = 1                  // of the log; what is in the records is their owners' affair
+
+	headerSize   = 64
+	recordHeader = 12 // length of the whole, checksum of what follows, length of the key with the mark in its highest bit
+	erased       = 1 << 31
+	minimum      = 256 << 10 // bytes of a new file
+)
+
+// MaxKey is the longest key, in bytes.
+const MaxKey = 4 << 10
+
+// header is the beginning of the file.
+type header struct {
+	magic  uint64
+	format uint32
+	_      uint32
+	// end of what is valid. It is stored after what it includes was written, and
+	// whoever opens the image believes nothing behind it.
+	end atomic.Uint64
+}
+
+// ErrFull is Put's where Reserve was not asked for enough.
+var ErrFull = errors.New("the image is full")
+
+// Options of an Image.
+type Options struct {
+	// Keep is called when the image has a new descriptor, which whoever keeps it has
+	// to have when it returns, and Drop with the name of one that is of no use any more.
+	Keep   func(name string, fd int) error
+	Drop   func(name string) error
+	Logger *slog.Logger // default: nothing is logged
+}
+
+// Image is a set of records. Its methods may be called from any goroutine.
+type Image struct {
+	opts Options
+
+	mu    sync.Mutex
+	mem   *memory
+	seq   int             // of the file, in its name
+	at    map[string]span // what is alive
+	alive int             // bytes of that in the log
+}
+
+// span of a record in the log.
+type span struct{ off, size int }
+
+// Prefix begins the names under which images are kept.
+const Prefix = "image."
+
+// New makes an empty image.
+func New(opts Options) (*Image, error) {
+	i := &Image{opts: opts, at: map[string]span{}}
+	if i.opts.Logger == nil {
+		i.opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return i, i.move(0)
+}
+
+// Open takes over what a predecessor has left: descriptors by their names, of which
+// the newest counts. Their ownership goes to the image.
+func Open(fds map[string]int, opts Options) (*Image, error) {
+	if len(fds) == 0 {
+		return nil, errors.New("no image was kept")
+	}
+	i := &Image{opts: opts, at: map[string]span{}}
+	if i.opts.Logger == nil {
+		i.opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	var newest string
+	for name := range fds {
+		var n int
+		if _, err := fmt.Sscanf(name, Prefix+"%d", &n); err == nil && n >= i.seq {
+			i.seq, newest = n, name
+		}
+	}
+	var err error
+	for name, fd := range fds {
+		if name == newest {
+			i.mem, err = mapped(fd)
+			continue
+		}
+		(&memory{fd: fd}).close() // of one who died while it changed files
+		if i.opts.Drop != nil {
+			err = errors.Join(err, i.opts.Drop(name))
+		}
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case i.mem == nil:
+		return nil, fmt.Errorf("none of %v is the name of an image", slices.Collect(maps.Keys(fds)))
+	}
+	if err := i.read(); err != nil {
+		i.mem.close()
+		return nil, err
+	}
+	return i, nil
+}
+
+func (i *Image) header() *header { return (*header)(unsafe.Pointer(&i.mem.bytes[0])) }
+
+// read finds what is alive in the log.
+func (i *Image) read() error {
+	h := i.header()
+	end := h.end.Load()
+	if h.magic != magic || h.format != format || end < headerSize || end > uint64(len(i.mem.bytes)) {
+		return fmt.Errorf("an image of another format (%x, %d)", h.magic, h.format)
+	}
+	for off := headerSize; off < int(end); {
+		r, err := parse(i.mem.bytes[off:end])
+		if err != nil {
+			return fmt.Errorf("at byte %d of the image: %w", off, err)
+		}
+		i.note(r, off)
+		off += r.size
+	}
+	return nil
+}
+
+// note makes a record of the log the one of its key. The caller holds mu, or is the
+// only one who knows the image.
+func (i *Image) note(r record, off int) {
+	i.alive -= i.at[r.key].size
+	delete(i.at, r.key)
+	if !r.erased {
+		i.at[r.key] = span{off, r.size}
+		i.alive += r.size
+	}
+}
+
+// record as it is in the log.
+type record struct {
+	key    string
+	value  []byte // in the image's memory
+	erased bool
+	size   int
+}
+
+func sizeOf(key string, value []byte) int { return (recordHeader + len(key) + len(value) + 7) &^ 7 }
+
+func parse(b []byte) (record, error) {
+	if len(b) < recordHeader {
+		return record{}, errors.New("a record that is cut off")
+	}
+	size, sum, key := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:])
+	keyLen := int(key &^ erased)
+	if keyLen > MaxKey || int(size) < recordHeader+keyLen || (int(size)+7)&^7 > len(b) {
+		return record{}, errors.New("a record of impossible size")
+	}
+	if crc32.Checksum(b[8:size], castagnoli) != sum {
+		return record{}, errors.New("a damaged record")
+	}
+	body := b[recordHeader:size]
+	return record{key: string(body[:keyLen]), value: body[keyLen:], erased: key&erased != 0, size: (int(size) + 7) &^ 7}, nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// write puts a record at the beginning of b.
+func write(b []byte, key string, value []byte, gone bool) {
+	size := recordHeader + len(key) + len(value)
+	word := uint32(len(key))
+	if gone {
+		word |= erased
+	}
+	binary.LittleEndian.PutUint32(b, uint32(size))
+	binary.LittleEndian.PutUint32(b[8:], word)
+	copy(b[recordHeader:], key)
+	copy(b[recordHeader+len(key):], value)
+	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(b[8:size], castagnoli))
+}
+
+// Change is one of a Put: a record to be there, or, without a value, to be there no
+// more.
+type Change struct {
+	Key   string
+	Value []byte // nil: the record goes
+}
+
+// Put makes changes, all of them or, if there is an error, none: whoever opens the
+// image after a death sees that too.
+func (i *Image) Put(changes ...Change) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	end := int(i.header().end.Load())
+	if need := sizes(changes); end+need > len(i.mem.bytes) {
+		return fmt.Errorf("%w: %d bytes of %d are used, and %d are needed", ErrFull, end, len(i.mem.bytes), need)
+	}
+	i.append(end, changes)
+	return nil
+}
+
+// append makes changes for which there is room.
+func (i *Image) append(end int, changes []Change) {
+	at := end
+	for _, c := range changes {
+		write(i.mem.bytes[at:], c.Key, c.Value, c.Value == nil)
+		at += sizeOf(c.Key, c.Value)
+	}
+	i.header().end.Store(uint64(at)) // from here on all of it is valid
+	for _, c := range changes {
+		r := record{key: c.Key, erased: c.Value == nil, size: sizeOf(c.Key, c.Value)}
+		i.note(r, end)
+		end += r.size
+	}
+}
+
+func sizes(changes []Change) (n int) {
+	for _, c := range changes {
+		n += sizeOf(c.Key, c.Value)
+	}
+	return n
+}
+
+// Reserve makes room for these changes, whenever and in whatever parts they will be
+// put. It may take a while.
+func (i *Image) Reserve(changes ...Change) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	need := sizes(changes)
+	if int(i.header().end.Load())+need <= len(i.mem.bytes) {
+		return nil
+	}
+	old, name := i.mem, i.name()
+	if err := i.move(need); err != nil {
+		return err
+	}
+	old.close()
+	if i.opts.Drop != nil {
+		return i.opts.Drop(name)
+	}
+	return nil
+}
+
+func (i *Image) name() string { return fmt.Sprintf("%s%d", Prefix, i.seq) }
+
+// move writes what is alive into a new file with room for as much again.
+func (i *Image) move(need int) error {
+	mem, err := newMemory(max(minimum, headerSize+2*i.alive+2*need))
+	if err != nil {
+		return err
+	}
+	next := &Image{opts: i.opts, mem: mem, seq: i.seq + 1, at: make(map[string]span, len(i.at))}
+	h := next.header()
+	h.magic, h.format = magic, format
+	off := headerSize
+	for key, s := range i.at {
+		copy(mem.bytes[off:], i.mem.bytes[s.off:s.off+s.size])
+		next.at[key] = span{off, s.size}
+		off += s.size
+	}
+	h.end.Store(uint64(off))
+	if i.opts.Keep != nil {
+		if err := i.opts.Keep(next.name(), mem.fd); err != nil {
+			mem.close()
+			return fmt.Errorf("keeping the image: %w", err)
+		}
+	}
+	i.mem, i.seq, i.at = mem, next.seq, next.at
+	return nil
+}
+
+// Get is a copy of a record.
+func (i *Image) Get(key string) ([]byte, bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	s, ok := i.at[key]
+	if !ok {
+		return nil, false
+	}
+	return i.value(key, s), true
+}
+
+func (i *Image) value(key string, s span) []byte {
+	size := binary.LittleEndian.Uint32(i.mem.bytes[s.off:])
+	return slices.Clone(i.mem.bytes[s.off+recordHeader+len(key) : s.off+int(size)])
+}
+
+// All are copies of the records whose keys begin with a prefix, in order of the keys.
+func (i *Image) All(prefix string) iter.Seq2[string, []byte] {
+	i.mu.Lock()
+	var keys []string
+	for key := range i.at {
+		if strings.HasPrefix(key, prefix) {
+			keys = append(keys, key)
+		}
+	}
+	i.mu.Unlock()
+	slices.Sort(keys)
+	return func(yield func(string, []byte) bool) {
+		for _, key := range keys {
+			if value, ok := i.Get(key); ok && !yield(key, value) {
+				return
+			}
+		}
+	}
+}
+
+// Stats of an image.
+type Stats struct {
+	Records, Bytes, Size int  // alive; of memory that the file may use
+	Secret               bool // no other process can read it, and it is never swapped
+}
+
+// Stats are what the image holds now.
+func (i *Image) Stats() Stats {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return Stats{Records: len(i.at), Bytes: i.alive, Size: len(i.mem.bytes), Secret: i.mem.secret}
+}
+
+// Close forgets this process's hold on the image; whoever keeps it keeps it.
+func (i *Image) Close() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.mem.close()
+}
