@@ -8,7 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
+
 	"kvfs/acl"
+	"kvfs/image"
 	"kvfs/tree"
 )
 
@@ -29,14 +32,43 @@ const publisherThread = 4711
 // answering is a server without a kernel, over a store with one certificate.
 func answering(t testing.TB) (s *server, store, file *tree.Node) {
 	t.Helper()
-	v := newView(1 << 20)
+	v := newTestView(t)
 	v.reset(site(t, "/store", acl.NewList([]uint32{33}, nil), newVersion(t, 1)))
-	h := newHandler(v, tree.Root, 0, 0)
-	h.publisher.Store(publisherThread)
+	if err := v.persist(); err != nil {
+		t.Fatal(err)
+	}
+	j, err := newJournal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(j.close)
+	j.publisher.Store(publisherThread)
+	h := &handler{RawFileSystem: fuse.NewDefaultRawFileSystem(), view: v, journal: j, root: tree.Root, patience: time.Second}
 	store, _ = v.cur.Load().Lookup(tree.Root, tree.StoreDir("/store"))
 	link, _ := v.cur.Load().Lookup(store.ID, "site")
 	file, _ = v.cur.Load().Lookup(store.ID, link.Target)
-	return newServer(-1, h, slog.New(slog.DiscardHandler)), store, file
+	return newServer(-1, h, j, RecoverBoth, slog.New(slog.DiscardHandler)), store, file
+}
+
+// newTestView shows nothing, with an image of its own.
+func newTestView(t testing.TB) *view {
+	t.Helper()
+	kept, err := image.New(image.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(kept.Close)
+	return newView(1<<20, kept)
+}
+
+// begin starts a plan that must be possible.
+func begin(t testing.TB, v *view, plan []tree.Change) []tree.Change {
+	t.Helper()
+	steps, err := v.begin(plan, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return steps
 }
 
 func errnoOf(reply []byte) syscall.Errno {
@@ -101,7 +133,7 @@ func plannedRequests(t testing.TB, s *server, store *tree.Node, thread uint32) m
 	v := s.handler.view
 	next := site(t, "/store", acl.NewList([]uint32{34}, nil), newVersion(t, 2), newVersion(t, 1))
 	reqs := map[string][]byte{}
-	for _, c := range v.begin(tree.Diff(v.cur.Load(), next), time.Now()) {
+	for _, c := range begin(t, v, tree.Diff(v.cur.Load(), next)) {
 		n := c.Node()
 		temp := tempName(n.ID)
 		switch {
@@ -149,7 +181,7 @@ func TestNamesMoveOnlyWithThePublishersRequest(t *testing.T) {
 	s, store, _ := answering(t)
 	v := s.handler.view
 	v1, v2 := v.cur.Load(), site(t, "/store", acl.NewList([]uint32{33}, nil), newVersion(t, 2))
-	steps := v.begin(tree.Diff(v1, v2), time.Now())
+	steps := begin(t, v, tree.Diff(v1, v2))
 	target := func() string {
 		n, _ := v.cur.Load().Lookup(store.ID, "site")
 		return n.Target
@@ -209,9 +241,11 @@ func TestBytesUnderANodeNeverChange(t *testing.T) {
 	got := read(0)[:half]
 	for n := 2; n < 6; n++ { // the file loses its name on the way
 		plan := tree.Diff(v.cur.Load(), site(t, "/store", acl.List{}, newVersion(t, n)))
-		for _, c := range v.begin(plan, time.Now()) {
+		for _, c := range begin(t, v, plan) {
 			v.mu.Lock()
-			v.apply(c)
+			if !v.apply(c) {
+				t.Error("a step was not applied")
+			}
 			v.mu.Unlock()
 		}
 		v.end()

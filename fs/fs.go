@@ -12,9 +12,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"kvfs/image"
 	"kvfs/tree"
 )
 
@@ -31,9 +33,28 @@ type Options struct {
 	// Retired is how many bytes of files that lost their names are kept for those
 	// who still have them open; default 16 MiB.
 	Retired int
+	// Load gets the content of a node that is Away. Its error decides the reader's:
+	// context.DeadlineExceeded is ETIMEDOUT, os.ErrPermission EACCES, any other EIO.
+	Load Load
+	// Patience is how long a read waits for Load; default 2 s.
+	Patience time.Duration
+	// Image keeps what is shown for the process after this one; default: an image
+	// that ends with the process.
+	Image *image.Image
+	// Keep is called with each descriptor that a successor needs, which has to be held
+	// by somebody else too when it returns; default: nobody does.
+	Keep func(name string, fd int) error
 	// Logger for what an operator should know; default: nothing is logged.
 	Logger *slog.Logger
+
+	// For tests: Uncached makes the kernel ask for everything each time, Recovery
+	// chooses how unanswered requests are found.
+	Uncached bool
+	Recovery Recovery
 }
+
+// Load gets a content that is not in memory, before ctx ends.
+type Load func(ctx context.Context, n *tree.Node) ([]byte, error)
 
 // FS is a file system of stores. Its methods may be called from any goroutine,
 // in the order that the package documentation gives.
@@ -60,6 +81,7 @@ type FS struct {
 // stores, otherwise one for each.
 type conn struct {
 	super   *superblock
+	journal *journal
 	server  *server
 	handler *handler
 	root    tree.ID // shown as the connection's root
@@ -68,17 +90,29 @@ type conn struct {
 }
 
 // New makes a file system that shows nothing and is mounted nowhere.
-func New(opts Options) *FS {
+func New(opts Options) (*FS, error) {
 	if opts.Retired == 0 {
 		opts.Retired = 16 << 20
 	}
 	if opts.Publisher == nil {
 		opts.Publisher = []string{"/proc/self/exe", "publisher"}
 	}
+	if opts.Patience == 0 {
+		opts.Patience = 2 * time.Second
+	}
+	if opts.Keep == nil {
+		opts.Keep = func(string, int) error { return nil }
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &FS{opts: opts, log: opts.Logger, view: newView(opts.Retired), stores: outerFirst(opts.Stores)}
+	if opts.Image == nil {
+		var err error
+		if opts.Image, err = image.New(image.Options{Logger: opts.Logger}); err != nil {
+			return nil, err
+		}
+	}
+	return &FS{opts: opts, log: opts.Logger, view: newView(opts.Retired, opts.Image), stores: outerFirst(opts.Stores)}, nil
 }
 
 // outerFirst puts a path before those that lie below it.
@@ -96,12 +130,17 @@ func (f *FS) Open() (err error) {
 			f.closeConns()
 		}
 	}()
+	if err := f.view.persist(); err != nil {
+		return err
+	}
 	if !f.opts.Rootless {
 		super, err := newSuperblock()
 		if err != nil {
 			return err
 		}
-		f.add(&conn{super: super, root: tree.Root})
+		if err := f.connect(&conn{super: super, root: tree.Root}); err != nil {
+			return err
+		}
 	} else {
 		for _, at := range f.stores {
 			n, ok := f.view.cur.Load().Lookup(tree.Root, tree.StoreDir(at))
@@ -112,17 +151,34 @@ func (f *FS) Open() (err error) {
 			if err != nil {
 				return fmt.Errorf("mounting at %s: %w", at, err)
 			}
-			f.add(&conn{super: &superblock{dev: dev, mount: -1}, root: n.ID, at: at})
 			f.setAttached(append(f.attached, at))
+			if err := f.connect(&conn{super: &superblock{dev: dev, mount: -1, dir: -1}, root: n.ID, at: at}); err != nil {
+				return err
+			}
 		}
 	}
 	f.open = true
 	return nil
 }
 
+// connect makes a new connection one of ours and lets a successor have it.
+func (f *FS) connect(c *conn) (err error) {
+	if c.journal, err = newJournal(); err != nil {
+		c.super.close()
+		return err
+	}
+	if f.opts.Uncached {
+		c.journal.uncached.Store(1)
+	}
+	f.add(c)
+	return f.keepConn(len(f.conns)-1, c)
+}
+
 func (f *FS) add(c *conn) {
-	c.handler = newHandler(f.view, c.root, uint32(os.Geteuid()), uint32(os.Getegid()))
-	c.server = newServer(c.super.dev, c.handler, f.log)
+	c.handler = &handler{RawFileSystem: fuse.NewDefaultRawFileSystem(), view: f.view, journal: c.journal, root: c.root,
+		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), load: f.opts.Load, patience: f.opts.Patience,
+		uncached: c.journal.uncached.Load() != 0}
+	c.server = newServer(c.super.dev, c.handler, c.journal, f.opts.Recovery, f.log)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.conns = append(f.conns, c)
@@ -174,10 +230,14 @@ func (f *FS) bind() error {
 		if slices.Contains(f.attached, at) {
 			continue
 		}
+		attached := append(slices.Clone(f.attached), at)
+		if err := f.keepLayout(attached); err != nil {
+			return err
+		}
 		if err := f.conns[0].super.bind(tree.StoreDir(at), at); err != nil {
 			return fmt.Errorf("mounting at %s: %w", at, err)
 		}
-		f.setAttached(append(f.attached, at))
+		f.setAttached(attached)
 	}
 	return nil
 }
@@ -205,7 +265,7 @@ func (f *FS) Show(stores []string) error {
 }
 
 func (f *FS) startPublisher(c *conn) error {
-	dir, err := c.directory()
+	dir, err := f.directory(c)
 	if err != nil {
 		return err
 	}
@@ -215,7 +275,7 @@ func (f *FS) startPublisher(c *conn) error {
 		return err
 	}
 	f.setPublisher(c, p)
-	c.handler.publisher.Store(p.thread)
+	c.journal.publisher.Store(p.thread)
 	return nil
 }
 
@@ -223,17 +283,6 @@ func (f *FS) setPublisher(c *conn, p *process) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c.pub = p
-}
-
-func (c *conn) directory() (*os.File, error) {
-	if c.at == "" {
-		return c.super.directory()
-	}
-	fd, err := unix.Open(c.at, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", c.at, err)
-	}
-	return os.NewFile(uintptr(fd), c.at), nil
 }
 
 // publisherLog is where a publisher's dying words go.
@@ -273,8 +322,14 @@ func (f *FS) Publish(ctx context.Context, s *tree.Snapshot) error {
 }
 
 func (f *FS) publish(ctx context.Context, s *tree.Snapshot) error {
+	if err := f.tellWatchers(); err != nil { // whom a predecessor could not tell any more
+		return err
+	}
 	plan := tree.Diff(f.view.cur.Load(), s)
-	steps := f.view.begin(plan, time.Now())
+	steps, err := f.view.begin(plan, time.Now())
+	if err != nil {
+		return err
+	}
 	defer f.view.end()
 	// One connection that somebody has taken away must not keep the others from
 	// their renewals.
@@ -296,6 +351,23 @@ func (f *FS) publish(ctx context.Context, s *tree.Snapshot) error {
 		if len(mine) > 0 {
 			errs = append(errs, c.carryOut(mine))
 		}
+	}
+	return errors.Join(append(errs, f.tellWatchers())...)
+}
+
+// tellWatchers lets those who watch a file through a link hear that the link has left
+// it, as those who watch the directory have. It comes after the move: whoever looks
+// again sees the new one.
+func (f *FS) tellWatchers() error {
+	files := f.view.left()
+	var errs []error
+	for _, file := range files {
+		for _, c := range f.conns {
+			errs = append(errs, c.server.deleted(file))
+		}
+	}
+	if files != nil {
+		errs = append(errs, f.view.told())
 	}
 	return errors.Join(errs...)
 }
@@ -353,7 +425,7 @@ func (f *FS) restartPublishers() error {
 // stopPublisher first takes the right to publish away: the thread's number may
 // be given to anybody as soon as it has ended.
 func (f *FS) stopPublisher(c *conn) {
-	c.handler.publisher.Store(0)
+	c.journal.publisher.Store(0)
 	if c.pub != nil {
 		c.pub.stop()
 		f.setPublisher(c, nil)
@@ -409,6 +481,7 @@ func (f *FS) Close() {
 func (f *FS) closeConns() {
 	for _, c := range f.conns {
 		c.super.close()
+		c.journal.close()
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -1,11 +1,14 @@
 package fs
 
 import (
-	"sync/atomic"
+	"context"
+	"errors"
+	"os"
 	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"kvfs/acl"
 	"kvfs/tree"
@@ -17,22 +20,20 @@ import (
 const cacheFor = time.Hour
 
 // handler answers the requests of one connection from the view. root is the
-// directory that the connection shows as its root.
+// directory that the connection shows as its root. Which thread may change names is
+// in the journal.
 type handler struct {
 	fuse.RawFileSystem // ENOSYS for what is not below
 	view               *view
+	journal            *journal
 	root               tree.ID
 	uid, gid           uint32
-	// publisher is the thread that may change names, 0 for nobody. The header of
-	// a request names the thread of the caller, not its process.
-	publisher atomic.Uint32
+	load               Load
+	patience           time.Duration // with load
+	uncached           bool
 }
 
 var _ fuse.RawFileSystem = (*handler)(nil)
-
-func newHandler(v *view, root tree.ID, uid, gid uint32) *handler {
-	return &handler{RawFileSystem: fuse.NewDefaultRawFileSystem(), view: v, root: root, uid: uid, gid: gid}
-}
 
 func (h *handler) String() string { return "kvfs" }
 
@@ -42,12 +43,23 @@ func (h *handler) options() *fuse.MountOptions {
 	return &fuse.MountOptions{
 		MaxWrite:                 maxWrite,
 		EnableAcl:                true, // and with it default_permissions
-		EnableSymlinkCaching:     true,
+		EnableSymlinkCaching:     !h.uncached,
 		ExplicitDataCacheControl: true,
 		DisableReadDirPlus:       true,
+		// Reads that wait for an old version would use up the few that may be under way
+		// in the background, and all others would wait behind them.
+		SyncRead: true,
 		// Neither survives the process that asked for it.
 		DisabledCapabilities: fuse.CAP_PASSTHROUGH | fuse.CAP_ALLOW_IDMAP,
 	}
+}
+
+// cacheFor is how long the kernel may keep what an answer says.
+func (h *handler) cacheFor() time.Duration {
+	if h.uncached {
+		return 0
+	}
+	return cacheFor
 }
 
 // id is the node a request means.
@@ -81,7 +93,7 @@ func (h *handler) attr(n *tree.Node, out *fuse.Attr) {
 		out.Nlink = 2
 	case tree.File:
 		out.Mode |= syscall.S_IFREG
-		out.Size = uint64(len(n.Content))
+		out.Size = uint64(n.Size)
 	case tree.Link:
 		out.Mode |= syscall.S_IFLNK
 		out.Size = uint64(len(n.Target))
@@ -94,8 +106,8 @@ func (h *handler) attr(n *tree.Node, out *fuse.Attr) {
 
 func (h *handler) entry(n *tree.Node, out *fuse.EntryOut) fuse.Status {
 	out.NodeId, out.Generation = uint64(n.ID), 1
-	out.SetEntryTimeout(cacheFor)
-	out.SetAttrTimeout(cacheFor)
+	out.SetEntryTimeout(h.cacheFor())
+	out.SetAttrTimeout(h.cacheFor())
 	h.attr(n, &out.Attr)
 	return fuse.OK
 }
@@ -120,7 +132,7 @@ func (h *handler) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out 
 func (h *handler) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	n, st := h.node(in.NodeId)
 	if st.Ok() {
-		out.SetTimeout(cacheFor)
+		out.SetTimeout(h.cacheFor())
 		h.attr(n, &out.Attr)
 	}
 	return st
@@ -139,7 +151,11 @@ func (h *handler) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.S
 
 // Open, Flush and OpenDir are refused once and for all: the kernel then opens
 // and closes by itself, keeps pages and listings, and sends nothing.
-func (h *handler) Open(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
+func (h *handler) Open(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if h.uncached {
+		out.OpenFlags = fuse.FOPEN_DIRECT_IO
+		return fuse.OK
+	}
 	return fuse.ENOSYS
 }
 
@@ -157,8 +173,49 @@ func (h *handler) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadR
 	if n.Kind != tree.File {
 		return nil, fuse.EINVAL
 	}
-	b := n.Content[min(in.Offset, uint64(len(n.Content))):]
-	return fuse.ReadResultData(b[:min(uint64(in.Size), uint64(len(b)))]), fuse.OK
+	if n.Away != nil {
+		return nil, fuse.Status(syscall.EIO) // the loop lets such a read wait
+	}
+	return fuse.ReadResultData(window(n.Content, in.Offset, in.Size)), fuse.OK
+}
+
+// window is what a read at an offset gets.
+func window(content []byte, offset uint64, size uint32) []byte {
+	b := content[min(offset, uint64(len(content))):]
+	return b[:min(uint64(size), uint64(len(b)))]
+}
+
+// away tells whether a READ is of a content that is not here.
+func (h *handler) away(req []byte) bool {
+	n, st := h.node(nodeOf(req))
+	return st.Ok() && n.Away != nil
+}
+
+// fetch gets what such a READ asks for, within the handler's patience.
+func (h *handler) fetch(ctx context.Context, req []byte) ([]byte, unix.Errno) {
+	n, st := h.node(nodeOf(req))
+	if !st.Ok() {
+		return nil, unix.Errno(st)
+	}
+	content := n.Content
+	if n.Away != nil { // it may have come meanwhile
+		if h.load == nil {
+			return nil, unix.EIO
+		}
+		ctx, cancel := context.WithTimeout(ctx, h.patience)
+		defer cancel()
+		var err error
+		switch content, err = h.load(ctx, n); {
+		case errors.Is(err, context.DeadlineExceeded), ctx.Err() != nil:
+			return nil, unix.ETIMEDOUT
+		case errors.Is(err, os.ErrPermission):
+			return nil, unix.EACCES
+		case err != nil || len(content) != n.Size:
+			return nil, unix.EIO
+		}
+	}
+	offset, size := readIn(req)
+	return window(content, offset, min(size, maxWrite)), 0
 }
 
 // ReadDir goes by the nodes' cookies. The offset is whatever the caller gave
@@ -234,7 +291,14 @@ func (h *handler) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOu
 // is told so here.
 
 func (h *handler) isPublisher(in *fuse.InHeader) bool {
-	return in.Pid != 0 && in.Pid == h.publisher.Load()
+	return in.Pid != 0 && in.Pid == h.journal.publisher.Load()
+}
+
+// repeats tells whether a request may be one that a former server has carried out and
+// died before it could say so. It is answered with success if all is as it asks:
+// then the kernel and the view agree again.
+func (h *handler) repeats(in *fuse.InHeader) bool {
+	return in.Pid != 0 && (in.Pid == h.journal.former.Load() || in.Pid == h.journal.publisher.Load())
 }
 
 func (h *handler) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
@@ -260,17 +324,26 @@ func (h *handler) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *f
 }
 
 func (h *handler) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.Status {
-	if !h.isPublisher(&in.InHeader) || in.NodeId != in.Newdir || !h.view.rename(h.id(in.NodeId), from, to) {
-		return fuse.EROFS
+	dir := h.id(in.NodeId)
+	switch {
+	case in.NodeId != in.Newdir:
+	case h.repeats(&in.InHeader) && h.view.renamed(dir, from, to):
+		return fuse.OK
+	case h.isPublisher(&in.InHeader) && h.view.rename(dir, from, to):
+		return fuse.OK
 	}
-	return fuse.OK
+	return fuse.EROFS
 }
 
 func (h *handler) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	if !h.isPublisher(in) || !h.view.remove(h.id(in.NodeId), name) {
-		return fuse.EROFS
+	dir := h.id(in.NodeId)
+	switch {
+	case h.repeats(in) && h.view.removed(dir, name):
+		return fuse.OK
+	case h.isPublisher(in) && h.view.remove(dir, name):
+		return fuse.OK
 	}
-	return fuse.OK
+	return fuse.EROFS
 }
 
 // Rmdir is here because go-fuse's default would answer ENOSYS.
@@ -279,22 +352,27 @@ func (h *handler) Rmdir(c <-chan struct{}, in *fuse.InHeader, name string) fuse.
 }
 
 func (h *handler) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
-	if !h.isPublisher(&in.InHeader) || attr != acl.XAttrName {
-		return fuse.EROFS
-	}
 	list, err := acl.ParseXAttr(data)
-	if err != nil || !h.view.setACL(h.id(in.NodeId), func(n *tree.Node) bool { return n.ACL.Equal(list) }) {
+	if attr != acl.XAttrName || err != nil {
 		return fuse.EROFS
 	}
-	return fuse.OK
+	return h.setACL(&in.InHeader, list)
 }
 
 func (h *handler) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, attr string) fuse.Status {
-	if !h.isPublisher(in) || attr != acl.XAttrName {
+	if attr != acl.XAttrName {
 		return fuse.EROFS
 	}
-	if !h.view.setACL(h.id(in.NodeId), func(n *tree.Node) bool { return n.ACL.Empty() }) {
-		return fuse.EROFS
+	return h.setACL(in, acl.List{})
+}
+
+func (h *handler) setACL(in *fuse.InHeader, list acl.List) fuse.Status {
+	id := h.id(in.NodeId)
+	switch n, ok := h.view.cur.Load().Node(id); {
+	case h.repeats(in) && ok && n.Kind == tree.File && n.ACL.Equal(list):
+		return fuse.OK
+	case h.isPublisher(in) && h.view.setACL(id, func(n *tree.Node) bool { return n.ACL.Equal(list) }):
+		return fuse.OK
 	}
-	return fuse.OK
+	return fuse.EROFS
 }

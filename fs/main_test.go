@@ -131,7 +131,10 @@ func mounted(t testing.TB, build func(store string) *tree.Snapshot) (*FS, string
 
 func mountAt(t testing.TB, store string, s *tree.Snapshot) *FS {
 	t.Helper()
-	f := New(Options{Stores: []string{store}})
+	f, err := New(Options{Stores: []string{store}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := f.Publish(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}

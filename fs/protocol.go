@@ -22,6 +22,7 @@ const (
 	opRmdir       = 11
 	opRename      = 12
 	opLink        = 13
+	opRead        = 15
 	opWrite       = 16
 	opSetxattr    = 21
 	opRemovexattr = 24
@@ -59,6 +60,26 @@ func opcode(req []byte) uint32 { return binary.LittleEndian.Uint32(req[4:]) }
 // error.
 func takesNoReply(op uint32) bool {
 	return op == opForget || op == opBatchForget || op == opNotifyReply
+}
+
+// replyTo is the reply that gives a request what it asks for.
+func replyTo(req, body []byte) []byte {
+	b := binary.LittleEndian.AppendUint32(make([]byte, 0, outHeaderSize+len(body)), uint32(outHeaderSize+len(body)))
+	b = append(b, 0, 0, 0, 0)
+	b = append(b, req[8:16]...) // the request's unique number
+	return append(b, body...)
+}
+
+// nodeOf is the node that a request means.
+func nodeOf(req []byte) uint64 { return binary.LittleEndian.Uint64(req[16:]) }
+
+// readIn is the body of a READ: fuse_read_in. A request too short for it reads
+// nothing.
+func readIn(req []byte) (offset uint64, size uint32) {
+	if len(req) < inHeaderSize+24 {
+		return 0, 0
+	}
+	return binary.LittleEndian.Uint64(req[inHeaderSize+8:]), binary.LittleEndian.Uint32(req[inHeaderSize+16:])
 }
 
 // refusal is the reply that fails a request, or nil for one that takes none.

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -26,15 +27,33 @@ const threads = 4
 type server struct {
 	dev      int // of /dev/fuse
 	handler  *handler
+	journal  *journal
+	recovery Recovery
 	log      *slog.Logger
 	requests [opCount]atomic.Uint64
 	panics   atomic.Uint64
+	// since is when a thread got the request it has, in nanoseconds of the monotonic
+	// clock; 0: it has none.
+	since [threads]atomic.Int64
 
 	protocol *fuse.ProtocolServer
 }
 
-func newServer(dev int, h *handler, logger *slog.Logger) *server {
-	s := &server{dev: dev, handler: h, log: logger}
+// Recovery is how a server finds what its predecessor owes.
+type Recovery string
+
+const (
+	// RecoverBoth answers what is in the journal and asks the kernel for the rest,
+	// where it can be asked. It is the default.
+	RecoverBoth Recovery = ""
+	// RecoverByJournal works with every kernel.
+	RecoverByJournal Recovery = "journal"
+	// RecoverByResend needs Linux 6.9.
+	RecoverByResend Recovery = "resend"
+)
+
+func newServer(dev int, h *handler, j *journal, recovery Recovery, logger *slog.Logger) *server {
+	s := &server{dev: dev, handler: h, journal: j, recovery: recovery, log: logger}
 	opts := h.options()
 	opts.Logger = log.New(io.Discard, "", 0) // its messages are for developers of file systems
 	opts.PanicHandler = func(v any) fuse.Status {
@@ -46,8 +65,9 @@ func newServer(dev int, h *handler, logger *slog.Logger) *server {
 	return s
 }
 
-// serve answers until ctx ends or the connection does. Every thread finishes the
-// request it has, so nothing is in flight when it returns.
+// serve answers what a predecessor owes, then the kernel until ctx ends or the
+// connection does. Every thread finishes the request it has; a read that waits for
+// a content stays in the journal, for whoever serves next.
 func (s *server) serve(ctx context.Context) error {
 	// Raw descriptors: an os.File would be closed when it is collected, and the
 	// threads would park for ever.
@@ -63,19 +83,29 @@ func (s *server) serve(ctx context.Context) error {
 	hangUp := sync.OnceFunc(func() { unix.Close(stop[1]) })
 	defer hangUp()
 	defer context.AfterFunc(ctx, hangUp)()
+	ctx, cancel := context.WithCancel(ctx)
+	var waits sync.WaitGroup
+	defer waits.Wait()
+	defer cancel()
+	wait := func(place int) { waits.Go(func() { s.wait(ctx, place) }) }
 
-	// The first request is INIT, and the kernel sends nothing else before its
-	// answer. go-fuse stores what it negotiates without a lock, so the other
+	out := make([]byte, replySize)
+	if err := s.recover(out, wait); err != nil {
+		return err
+	}
+	// The first request of a connection is INIT, and the kernel sends nothing else
+	// before its answer. go-fuse stores what it negotiates without a lock, so the other
 	// threads start after it.
-	first := make([]byte, requestSize)
-	if err := s.one(first, make([]byte, replySize), stop[0]); err != nil {
-		return ended(err)
+	if s.journal.savedInit() == nil {
+		if err := s.one(0, out, stop[0], wait); err != nil {
+			return ended(err)
+		}
 	}
 	errs := make([]error, threads)
 	var wg sync.WaitGroup
 	for i := range errs {
 		wg.Go(func() {
-			if errs[i] = s.loop(stop[0]); errs[i] != nil {
+			if errs[i] = s.loop(i, stop[0], wait); errs[i] != nil {
 				s.log.Error("a thread of the file system has ended", "err", errs[i])
 				hangUp() // rather none than fewer and fewer
 			}
@@ -83,6 +113,55 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// maxTries is how often a request is given to servers that die of it.
+const maxTries = 3
+
+// recover brings this server to where its predecessor was, and answers what that
+// owes.
+func (s *server) recover(out []byte, wait func(place int)) error {
+	init := s.journal.savedInit()
+	if init != nil {
+		// The kernel has had its answer: this is for go-fuse, which keeps what it
+		// negotiated.
+		if n, status := s.protocol.HandleRequest([][]byte{init}, [][]byte{out}); n < outHeaderSize || !status.Ok() {
+			return fmt.Errorf("repeating INIT: %v", status)
+		}
+	}
+	for i := range threads {
+		if req := owed(s.journal.slot(i)); req != nil && s.recovery != RecoverByResend {
+			if s.journal.tries[i].Add(1) > maxTries {
+				s.log.Error("a request has ended several servers; it is answered EIO", "operation", opName(int(opcode(req))))
+				s.write(refusal(req, unix.EIO))
+			} else {
+				s.take(req, out, wait)
+			}
+		}
+		s.journal.settle(i)
+	}
+	return s.recoverReads(init != nil, wait)
+}
+
+// recoverReads sees to the reads that wait for a content. The kernel sends them again
+// with everything else, if it can be asked for that.
+func (s *server) recoverReads(connected bool, wait func(place int)) error {
+	again := false
+	if connected && s.recovery != RecoverByJournal {
+		err := s.notify(notifyResend, nil) // EINVAL before Linux 6.9
+		if err != nil && s.recovery == RecoverByResend {
+			return fmt.Errorf("asking the kernel to send again what was not answered: %w", err)
+		}
+		again = err == nil
+	}
+	for place := range waitingMost {
+		if owed(s.journal.waiting(place)) != nil && !again {
+			wait(place)
+		} else {
+			s.journal.unpark(place)
+		}
+	}
+	return nil
 }
 
 var errStopped = errors.New("stopped")
@@ -95,26 +174,30 @@ func ended(err error) error {
 	return err
 }
 
-func (s *server) loop(stop int) error {
+func (s *server) loop(i, stop int, wait func(place int)) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	in, out := make([]byte, requestSize), make([]byte, replySize)
+	out := make([]byte, replySize)
 	for {
-		if err := s.one(in, out, stop); err != nil {
+		if err := s.one(i, out, stop, wait); err != nil {
 			return ended(err)
 		}
 	}
 }
 
-// one waits for a request and answers it.
-func (s *server) one(in, out []byte, stop int) error {
+// one waits for a request and answers it, as thread i.
+func (s *server) one(i int, out []byte, stop int, wait func(place int)) error {
+	slot := s.journal.slot(i)
 	for {
-		n, err := s.read(in, stop)
+		n, err := s.read(slot, stop)
 		switch err {
 		case nil:
+			s.since[i].Store(monotonic())
 			if n >= inHeaderSize {
-				s.write(s.answer(in[:n], out))
+				s.take(slot[:n:n], out, wait)
 			}
+			s.journal.settle(i)
+			s.since[i].Store(0)
 			return nil
 		case unix.EINTR, unix.EAGAIN, unix.ENOENT: // ENOENT: the request was interrupted meanwhile
 		case unix.ENODEV, unix.ECONNABORTED: // unmounted, aborted
@@ -123,6 +206,23 @@ func (s *server) one(in, out []byte, stop int) error {
 			return fmt.Errorf("reading from /dev/fuse: %w", err)
 		}
 	}
+}
+
+// monotonic is a time that only grows, never 0.
+func monotonic() int64 { return int64(time.Since(began)) + 1 }
+
+var began = time.Now()
+
+// busy is for how long a thread has been at one request, the longest of all. Handlers
+// never wait, so more than a moment means that something is wrong.
+func (s *server) busy() (longest time.Duration) {
+	now := monotonic()
+	for i := range s.since {
+		if at := s.since[i].Load(); at != 0 {
+			longest = max(longest, time.Duration(now-at))
+		}
+	}
+	return longest
 }
 
 func (s *server) read(in []byte, stop int) (int, error) {
@@ -134,6 +234,40 @@ func (s *server) read(in []byte, stop int) (int, error) {
 		return 0, errStopped
 	}
 	return unix.Read(s.dev, in)
+}
+
+// take answers a request, or lets it wait for its content.
+func (s *server) take(req, out []byte, wait func(place int)) {
+	if opcode(req) == opInit {
+		s.journal.saveInit(req)
+	}
+	if opcode(req) == opRead && s.handler.away(req) {
+		s.requests[opRead].Add(1)
+		place := s.journal.park(req)
+		if place < 0 {
+			s.write(refusal(req, unix.EBUSY)) // hundreds wait already
+			return
+		}
+		wait(place)
+		return
+	}
+	s.write(s.answer(req, out))
+}
+
+// wait answers a read whose content is not here. It does not hold up a thread. When
+// ctx ends, the request stays where it is.
+func (s *server) wait(ctx context.Context, place int) {
+	req := owed(s.journal.waiting(place))
+	b, errno := s.handler.fetch(ctx, req)
+	switch {
+	case ctx.Err() != nil:
+		return
+	case errno != 0:
+		s.write(refusal(req, errno))
+	default:
+		s.write(replyTo(req, b))
+	}
+	s.journal.unpark(place)
 }
 
 // write hands a reply to the kernel. Its errors mean that nobody waits any more.

@@ -17,13 +17,14 @@ const Device = "/dev/fuse"
 // only who has the descriptor can reach it, and it is writable.
 type superblock struct {
 	dev   int // the connection, /dev/fuse
-	mount int
+	mount int // -1: it is not to be had
+	dir   int // the root, opened through the private mount; -1 before somebody serves
 }
 
 // newSuperblock needs CAP_SYS_ADMIN. From here on every walk into the mount
 // waits for a server.
 func newSuperblock() (_ *superblock, err error) {
-	s := &superblock{dev: -1, mount: -1}
+	s := &superblock{dev: -1, mount: -1, dir: -1}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -96,6 +97,9 @@ const cloneFlags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY
 // good for walks when it is detached again, but for no further clone, so it is
 // exchanged for one of a clone.
 func (s *superblock) clone(sub string) (int, error) {
+	if s.mount < 0 {
+		return -1, ErrFixed // whoever kept the connection did not keep the mount
+	}
 	fd, err := unix.OpenTree(s.mount, sub, cloneFlags)
 	if !errors.Is(err, unix.EINVAL) {
 		return fd, err
@@ -123,17 +127,8 @@ func (s *superblock) clone(sub string) (int, error) {
 	return fd, nil
 }
 
-// directory opens the root through the private mount, for the publisher.
-func (s *superblock) directory() (*os.File, error) {
-	fd, err := unix.Openat(s.mount, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("opening the private mount: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "kvfs"), nil
-}
-
 func (s *superblock) close() {
-	for _, fd := range []*int{&s.mount, &s.dev} {
+	for _, fd := range []*int{&s.dir, &s.mount, &s.dev} {
 		if *fd >= 0 {
 			unix.Close(*fd)
 			*fd = -1

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
+	"kvfs/image"
 	"kvfs/tree"
 )
 
@@ -27,10 +28,16 @@ type view struct {
 	temps   map[tree.ID]bool        // temporary names that exist
 
 	retired *retired
+
+	// image has what cur and retired have, always before anybody is told of it: a
+	// successor that reads it knows what the kernel knows. It changes under mu.
+	image *image.Image
+	refs  map[[32]byte]int // nodes in the image that need a blob
 }
 
-func newView(retiredBytes int) *view {
-	v := &view{pending: map[tree.ID]tree.Change{}, temps: map[tree.ID]bool{}, retired: newRetired(retiredBytes)}
+func newView(retiredBytes int, kept *image.Image) *view {
+	v := &view{pending: map[tree.ID]tree.Change{}, temps: map[tree.ID]bool{}, retired: newRetired(retiredBytes),
+		image: kept, refs: map[[32]byte]int{}}
 	v.cur.Store(tree.Empty())
 	return v
 }
@@ -53,22 +60,30 @@ func (v *view) reset(s *tree.Snapshot) {
 
 // begin makes a plan current. What only begins to exist, exists from here on;
 // the other steps wait for the publisher and are returned in their order.
-func (v *view) begin(plan []tree.Change, at time.Time) (steps []tree.Change) {
+func (v *view) begin(plan []tree.Change, at time.Time) (steps []tree.Change, err error) {
+	if err := v.reserve(plan); err != nil { // before mu: it may take a while
+		return nil, err
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	clear(v.pending)
 	clear(v.temps)
-	s := v.cur.Load()
+	s, r := v.cur.Load(), v.recording()
+	r.farewells(s, plan)
 	for _, c := range plan {
 		if c.Op == tree.Add {
 			s = s.Apply(at, c)
+			r.change(c)
 			continue
 		}
 		v.pending[c.Node().ID] = c
 		steps = append(steps, c)
 	}
+	if err := r.put(s); err != nil {
+		return nil, err
+	}
 	v.cur.Store(s)
-	return steps
+	return steps, nil
 }
 
 // end forgets the plan. Steps that were not done are found again by the next
@@ -125,8 +140,7 @@ func (v *view) stage(dir tree.ID, name string, want func(tree.Change) bool) (*tr
 	return c.New, true
 }
 
-// rename carries out the step that a temporary name stands for. Doing it twice
-// is doing it once.
+// rename carries out the step that a temporary name stands for.
 func (v *view) rename(dir tree.ID, from, to string) bool {
 	id, ok := parseTemp(from)
 	if !ok {
@@ -135,12 +149,29 @@ func (v *view) rename(dir tree.ID, from, to string) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	c, ok := v.pending[id]
-	if !ok || c.New == nil || c.Op == tree.SetACL || c.New.Parent != dir || c.New.Name != to {
+	if !ok || c.New == nil || c.Op == tree.SetACL || c.New.Parent != dir || c.New.Name != to || !v.apply(c) {
 		return false
 	}
 	delete(v.temps, id)
-	v.apply(c)
 	return true
+}
+
+// renamed tells whether a rename is done already.
+func (v *view) renamed(dir tree.ID, from, to string) bool {
+	id, ok := parseTemp(from)
+	n, there := v.cur.Load().Lookup(dir, to)
+	return ok && there && n.ID == id
+}
+
+// removed tells whether a name of a directory is gone already.
+func (v *view) removed(dir tree.ID, name string) bool {
+	if _, temp := parseTemp(name); temp {
+		return false
+	}
+	s := v.cur.Load()
+	_, known := s.Node(dir)
+	_, there := s.Lookup(dir, name)
+	return known && !there
 }
 
 // setACL carries out a change of an access list, if it is the one of the plan.
@@ -148,11 +179,7 @@ func (v *view) setACL(id tree.ID, want func(*tree.Node) bool) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	c, ok := v.pending[id]
-	if !ok || c.Op != tree.SetACL || !want(c.New) {
-		return false
-	}
-	v.apply(c)
-	return true
+	return ok && c.Op == tree.SetACL && want(c.New) && v.apply(c)
 }
 
 // remove carries out a removal, of a temporary name too.
@@ -168,19 +195,21 @@ func (v *view) remove(dir tree.ID, name string) bool {
 		return false
 	}
 	c, ok := v.pending[n.ID]
-	if !ok || c.Op != tree.Remove {
-		return false
-	}
-	v.apply(c)
-	return true
+	return ok && c.Op == tree.Remove && v.apply(c)
 }
 
-// apply must be called with mu held.
-func (v *view) apply(c tree.Change) {
+// apply must be called with mu held. Without an entry in the image nothing happens.
+func (v *view) apply(c tree.Change) bool {
+	s, r := v.cur.Load().Apply(time.Now(), c), v.recording()
 	if c.Old != nil && c.Op != tree.SetACL {
-		v.retired.add(c.Old)
+		r.retire(c.Old) // before its content would be dropped
 	}
-	v.cur.Store(v.cur.Load().Apply(time.Now(), c))
+	r.change(c)
+	if err := r.put(s); err != nil {
+		return false
+	}
+	v.cur.Store(s)
+	return true
 }
 
 // retired keeps files that have lost their names, for those who still have them
@@ -204,18 +233,21 @@ func newRetired(limit int) *retired {
 	return r
 }
 
-func (r *retired) add(n *tree.Node) {
-	if n.Kind != tree.File {
-		return
-	}
+// add keeps a file; dropped are those that had to go for it.
+func (r *retired) add(n *tree.Node) (dropped []*tree.Node) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lru.Remove(n.ID) // so that its bytes are counted once
+	if old, ok := r.lru.Peek(n.ID); ok {
+		dropped = append(dropped, old)
+		r.lru.Remove(n.ID)
+	}
 	r.lru.Add(n.ID, n)
 	r.bytes += len(n.Content)
 	for r.bytes > r.limit {
-		r.lru.RemoveOldest()
+		_, old, _ := r.lru.RemoveOldest()
+		dropped = append(dropped, old)
 	}
+	return dropped
 }
 
 func (r *retired) get(id tree.ID) (*tree.Node, bool) {

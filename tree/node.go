@@ -1,12 +1,14 @@
 package tree
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	iofs "io/fs"
 	"time"
 
 	"kvfs/acl"
+	"kvfs/certs"
 )
 
 // ID of a node. It is the inode number, and what the kernel names a node by:
@@ -48,6 +50,13 @@ type Node struct {
 
 	// Content of a file. Nobody may write to it.
 	Content []byte
+	// Size of a file in bytes, also of one whose content is not here.
+	Size int
+	// Away is set if the content is not here, and says of what it is.
+	Away *Away
+	// Blob is the text of which the content is a part, from Off on.
+	Blob *Blob
+	Off  int
 	// Target of a link, relative to its directory.
 	Target string
 	// ACL of a file: who may read it besides its owner.
@@ -56,6 +65,20 @@ type Node struct {
 	Public bool
 
 	key uint64 // position in the directory's listing, from the name alone
+}
+
+// Away names a content that is not in memory.
+type Away struct {
+	Certificate string // as in Entry
+	Version     certs.Version
+	Sum         [sha256.Size]byte // SHA-256 of the content
+}
+
+// Blob is a text of which any number of contents are parts: those of a PEM file are
+// there once.
+type Blob struct {
+	Sum   [sha256.Size]byte // SHA-256
+	Bytes []byte
 }
 
 // Mode is the node's permission bits: 0755 for directories, 0777 for links,
@@ -122,7 +145,7 @@ func newLink(parent *Node, name, target string, at time.Time) *Node {
 
 func newFile(parent *Node, name string, c content, at time.Time) *Node {
 	return &Node{ID: nodeID("file", pathOf(parent, name), string(c.sum[:])), Kind: File, Parent: parent.ID, Name: name,
-		Time: at, Content: c.bytes, key: nameKey(name)}
+		Time: at, Content: c.bytes, Size: len(c.bytes), Blob: c.blob, Off: c.off, key: nameKey(name)}
 }
 
 // pathOf is unambiguous because the parent's id stands for its whole path.
@@ -141,6 +164,17 @@ func (n *Node) withACL(l acl.List) *Node {
 type content struct {
 	bytes []byte
 	sum   [sha256.Size]byte
+	blob  *Blob
+	off   int
 }
 
-func newContent(b []byte) content { return content{bytes: b, sum: sha256.Sum256(b)} }
+func newContent(b []byte) content {
+	c := content{bytes: b, sum: sha256.Sum256(b)}
+	c.blob = &Blob{Sum: c.sum, Bytes: b}
+	return c
+}
+
+// part is a content that is in another one, from its first occurrence on.
+func (c content) part(b []byte) content {
+	return content{bytes: b, sum: sha256.Sum256(b), blob: c.blob, off: bytes.Index(c.bytes, b)}
+}

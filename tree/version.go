@@ -202,14 +202,19 @@ func (v *Version) renderForm(b *certs.Bundle, f form) error {
 
 // write takes all parts of a PEM, which are slices of one text.
 func (v *Version) write(format certs.KeyFormat, pem certs.PEM) {
+	text := pem.Combined()
+	if !v.hasKey {
+		text = pem.FullChain()
+	}
+	whole := newContent(text)
 	if _, ok := v.contents[form{kind: fullChain}]; !ok {
-		v.contents[form{kind: fullChain}] = newContent(pem.FullChain())
-		v.contents[form{kind: leafOnly}] = newContent(pem.Leaf())
-		v.contents[form{kind: issuers}] = newContent(pem.Issuers())
+		v.contents[form{kind: fullChain}] = whole.part(pem.FullChain())
+		v.contents[form{kind: leafOnly}] = whole.part(pem.Leaf())
+		v.contents[form{kind: issuers}] = whole.part(pem.Issuers())
 	}
 	if v.hasKey {
-		v.contents[form{kind: combined, key: format}] = newContent(pem.Combined())
-		v.contents[form{kind: privateKey, key: format}] = newContent(pem.Key())
+		v.contents[form{kind: combined, key: format}] = whole
+		v.contents[form{kind: privateKey, key: format}] = whole.part(pem.Key())
 	}
 }
 

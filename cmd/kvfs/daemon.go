@@ -79,7 +79,9 @@ func newDaemon(a *app, o origin, cfg *config.Config, renewed func(kvsync.Renewal
 	}
 	d.issuer.Logger = d.log
 	d.logIgnored(cfg)
-	d.fs = fs.New(fs.Options{Stores: stores, Rootless: rootless(), Logger: d.log})
+	if d.fs, err = fs.New(fs.Options{Stores: stores, Rootless: rootless(), Logger: d.log}); err != nil {
+		return nil, err
+	}
 	d.syncer = kvsync.New(kvsync.Options{Publisher: d.fs, Logger: d.log, Renewed: renewed}, d.settings(d.now, stores))
 	return d, nil
 }
