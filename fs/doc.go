@@ -3,9 +3,9 @@
 //
 // An FS is opened, served and attached by its caller, in this order:
 //
-//	f := fs.New(fs.Options{Stores: stores})
+//	f, err := fs.New(fs.Options{})
 //	f.Publish(ctx, snapshot) // nothing is mounted yet: this costs nothing
-//	f.Open()                 // a superblock that hangs nowhere
+//	f.Open(stores...)        // a superblock that hangs nowhere
 //	go f.Serve(ctx)          // answers the kernel until ctx ends
 //	f.Attach()               // each store appears, read-only, at its path
 //	f.Publish(ctx, next)     // a renewal: symlink and rename

@@ -22,9 +22,6 @@ import (
 
 // Options of an FS. The zero value of each field is the default.
 type Options struct {
-	// Stores are the absolute paths at which the directories tree.StoreDir(path)
-	// of the snapshots are shown. One may lie inside another, but not Rootless.
-	Stores []string
 	// Rootless mounts through fusermount3 instead of with CAP_SYS_ADMIN.
 	Rootless bool
 	// Publisher is the command that runs RunPublisher with the directory as
@@ -112,18 +109,20 @@ func New(opts Options) (*FS, error) {
 			return nil, err
 		}
 	}
-	return &FS{opts: opts, log: opts.Logger, view: newView(opts.Retired, opts.Image), stores: outerFirst(opts.Stores)}, nil
+	return &FS{opts: opts, log: opts.Logger, view: newView(opts.Retired, opts.Image)}, nil
 }
 
 // outerFirst puts a path before those that lie below it.
 func outerFirst(paths []string) []string { return slices.Sorted(slices.Values(paths)) }
 
-// Open makes the connections. With CAP_SYS_ADMIN nothing is visible before
-// Attach; through fusermount3 the stores are, and whoever enters one waits for
-// Serve. Close undoes it.
-func (f *FS) Open() (err error) {
+// Open makes the connections for stores: absolute paths, at which the directories
+// tree.StoreDir(path) of the snapshots are shown. One may lie inside another, but not
+// for an ordinary user. With CAP_SYS_ADMIN nothing is visible before Attach; through
+// fusermount3 the stores are, and whoever enters one waits for Serve. Close undoes it.
+func (f *FS) Open(stores ...string) (err error) {
 	f.publishing.Lock()
 	defer f.publishing.Unlock()
+	f.stores = outerFirst(stores)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.detach()) // what fusermount3 made is visible already

@@ -131,14 +131,14 @@ func mounted(t testing.TB, build func(store string) *tree.Snapshot) (*FS, string
 
 func mountAt(t testing.TB, store string, s *tree.Snapshot) *FS {
 	t.Helper()
-	f, err := New(Options{Stores: []string{store}})
+	f, err := New(Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Publish(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Open(); err != nil {
+	if err := f.Open(store); err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := newStop()

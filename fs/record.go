@@ -150,11 +150,17 @@ func (r *recording) put(after *tree.Snapshot) error {
 	return nil
 }
 
-// persist enters everything that is shown, when the kernel is about to see it.
+// persist enters everything that is shown, and nothing else of what the image may
+// hold of a former connection, when the kernel is about to see it.
 func (v *view) persist() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r := v.recording()
+	for _, kind := range []string{keyNode, keyRetired, keyBlob, keyFarewell, keyStores} {
+		for key := range v.image.All(kind) {
+			r.erase(key)
+		}
+	}
 	for n := range v.cur.Load().Nodes() {
 		r.keep(keyNode, n)
 	}

@@ -121,6 +121,9 @@ func (f *FS) TakeOver(take func(name string) (fd int, ok bool)) (err error) {
 	if err := json.Unmarshal(b, &l); err != nil {
 		return fmt.Errorf("reading the image: %w", err)
 	}
+	if len(l.Conns) == 0 {
+		return ErrNothingKept
+	}
 	for i, c := range l.Conns {
 		if err := f.takeConn(i, c, take); err != nil {
 			return err
@@ -129,7 +132,8 @@ func (f *FS) TakeOver(take func(name string) (fd int, ok bool)) (err error) {
 	if err := f.view.restore(); err != nil {
 		return err
 	}
-	f.setAttached(slices.DeleteFunc(l.Stores, func(at string) bool { return !Visible(at) }))
+	f.stores = outerFirst(l.Stores)
+	f.setAttached(slices.DeleteFunc(slices.Clone(l.Stores), func(at string) bool { return !Visible(at) }))
 	f.open = true
 	return nil
 }
@@ -150,6 +154,10 @@ func (f *FS) takeConn(i int, l connLayout, take func(string) (int, bool)) error 
 			unix.Close(log)
 		}
 		return ErrNothingKept
+	case hungUp(c.super.dev):
+		c.super.close()
+		unix.Close(log)
+		return ErrNothingKept
 	case log < 0:
 		c.super.close()
 		return fmt.Errorf("connection %d has no journal", i)
@@ -165,6 +173,13 @@ func (f *FS) takeConn(i int, l connLayout, take func(string) (int, bool)) error 
 	}
 	f.add(c)
 	return nil
+}
+
+// hungUp tells whether a connection was aborted, or its last mount is gone.
+func hungUp(dev int) bool {
+	state := []unix.PollFd{{Fd: int32(dev), Events: unix.POLLIN}}
+	_, err := unix.Poll(state, 0)
+	return err == nil && state[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
 }
 
 // Busy is for how long a request has been worked on, the longest of all. More than a

@@ -94,7 +94,7 @@ func (l *line) fs() *FS {
 		}
 	}
 	o := l.opts
-	o.Stores, o.Keep = []string{l.store}, l.keep
+	o.Keep = l.keep
 	io := image.Options{Keep: l.keep, Drop: l.drop}
 	var err error
 	if len(kept) > 0 {
@@ -116,7 +116,7 @@ func (l *line) fs() *FS {
 func (l *line) open(s *tree.Snapshot) {
 	l.t.Helper()
 	l.f = l.fs()
-	if err := errors.Join(l.f.Publish(l.t.Context(), s), l.f.Open()); err != nil {
+	if err := errors.Join(l.f.Publish(l.t.Context(), s), l.f.Open(l.store)); err != nil {
 		l.t.Fatal(err)
 	}
 }
@@ -172,6 +172,9 @@ func (l *line) succeed() {
 	}
 	l.serve()
 }
+
+// attach does what is left to do until the store is visible and can be changed.
+func (l *line) attach() error { return errors.Join(l.f.Attach(), l.f.Show([]string{l.store})) }
 
 func (l *line) end() {
 	if l.f == nil {
@@ -241,7 +244,7 @@ func TestSuccessorGoesOn(t *testing.T) {
 				if err := visitor.Wait(); err != nil || !strings.Contains(out.String(), "PRIVATE KEY") {
 					t.Fatalf("%v: %s\n%s", err, &said, &out)
 				}
-				if err := l.f.Attach(); err != nil {
+				if err := l.attach(); err != nil {
 					t.Fatal(err)
 				}
 				next := site(t, l.store, list, chain(t, n)...)
@@ -305,7 +308,7 @@ func TestDeathInsideInit(t *testing.T) {
 				}
 				l.succeed()
 				t.Cleanup(l.end)
-				if err := l.f.Attach(); err != nil {
+				if err := l.attach(); err != nil {
 					t.Fatal(err)
 				}
 				out, err := exec.Command("cat", filepath.Join(l.store, "site")).CombinedOutput()
@@ -389,7 +392,7 @@ func testDeathInside(t *testing.T, how Recovery, op uint32, point string) {
 	l.die()
 	l.succeed()
 	t.Cleanup(l.end)
-	if err := l.f.Attach(); err != nil {
+	if err := l.attach(); err != nil {
 		t.Fatal(err)
 	}
 	<-published // the former publisher ends, whatever it was told
@@ -508,7 +511,7 @@ func TestWatchersOfAFileHearOfARenewal(t *testing.T) {
 				}
 				l.die()
 				l.succeed()
-				if err := l.f.Attach(); err != nil {
+				if err := l.attach(); err != nil {
 					t.Fatal(err)
 				}
 				next = site(t, l.store, acl.List{}, newVersion(t, 3), v2, v1) // and by now there is another one
@@ -558,7 +561,7 @@ func TestOpenFileOutlivesItsNameAndItsServer(t *testing.T) {
 		}
 		l.die()
 		l.succeed()
-		if err := l.f.Attach(); err != nil {
+		if err := l.attach(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -590,7 +593,7 @@ func TestRequestThatKillsIsGivenUp(t *testing.T) {
 	l.die()
 	l.succeed()
 	t.Cleanup(l.end)
-	if err := l.f.Attach(); err != nil {
+	if err := l.attach(); err != nil {
 		t.Fatal(err)
 	}
 	if err := visitor.Wait(); err == nil {
@@ -682,7 +685,7 @@ func TestWaitingReadOutlivesItsServer(t *testing.T) {
 			l.die()
 			dead = false
 			l.succeed()
-			if err := l.f.Attach(); err != nil {
+			if err := l.attach(); err != nil {
 				t.Fatal(err)
 			}
 			if err := visitor.Wait(); err != nil || !strings.HasPrefix(out.String(), "kkk") {

@@ -87,8 +87,10 @@ func DefaultSocket() string {
 
 // Server is a listening control socket.
 type Server struct {
-	listener net.Listener
+	path     string
+	listener *net.UnixListener
 	lock     *os.File
+	kept     bool
 }
 
 // Listen makes the socket, replacing one that a dead kvfs left. While it lives it
@@ -119,7 +121,60 @@ func Listen(path string) (*Server, error) {
 		lock.Close()
 		return nil, fmt.Errorf("making the control socket: %w", err)
 	}
-	return &Server{listener: l, lock: lock}, nil
+	return &Server{path: path, listener: l, lock: lock}, nil
+}
+
+// Names of the descriptors that Keep hands over.
+const (
+	keptSocket = "control"
+	keptLock   = "control-lock"
+)
+
+// Keep hands the socket and its lock over to somebody who holds them for the next
+// process: who connects while there is none waits for it, and no other kvfs takes the
+// socket. From then on it stays when Serve ends, until Remove.
+func (s *Server) Keep(keep func(name string, fd int) error) error {
+	raw, err := s.listener.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("keeping the control socket: %w", err)
+	}
+	s.listener.SetUnlinkOnClose(false)
+	s.kept = true
+	var kept error
+	err = raw.Control(func(fd uintptr) { kept = errors.Join(keep(keptSocket, int(fd)), keep(keptLock, int(s.lock.Fd()))) })
+	return errors.Join(err, kept)
+}
+
+// Resume takes over what a predecessor has kept, nil if it has kept nothing.
+func Resume(path string, take func(name string) (fd int, ok bool)) (*Server, error) {
+	socket, hasSocket := take(keptSocket)
+	lock, hasLock := take(keptLock)
+	if !hasSocket || !hasLock {
+		if hasSocket {
+			unix.Close(socket)
+		}
+		if hasLock {
+			unix.Close(lock)
+		}
+		return nil, nil
+	}
+	file := os.NewFile(uintptr(socket), path)
+	defer file.Close() // FileListener has its own
+	l, err := net.FileListener(file)
+	if err != nil {
+		unix.Close(lock)
+		return nil, fmt.Errorf("taking the control socket over: %w", err)
+	}
+	s := &Server{path: path, listener: l.(*net.UnixListener), lock: os.NewFile(uintptr(lock), path+".lock"), kept: true}
+	s.listener.SetUnlinkOnClose(false)
+	return s, nil
+}
+
+// Remove takes away the file of a kept socket, when there is to be no successor.
+func (s *Server) Remove() {
+	if s.kept {
+		_ = os.Remove(s.path)
+	}
 }
 
 // privateDir makes the directory of the socket, and refuses one in which others
@@ -142,7 +197,7 @@ func privateDir(dir string) error {
 	return nil
 }
 
-// Serve answers until ctx ends, and takes the socket away.
+// Serve answers until ctx ends, and takes the socket away unless it is kept.
 func (s *Server) Serve(ctx context.Context, service Service) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
@@ -176,7 +231,7 @@ func (s *Server) Serve(ctx context.Context, service Service) error {
 		defer close(ended)
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_ = srv.Shutdown(last) // closes the listener first, which removes the socket
+		_ = srv.Shutdown(last) // closes the listener first
 		_ = srv.Close()
 	})
 	err := srv.Serve(s.listener)
@@ -192,6 +247,7 @@ func (s *Server) Serve(ctx context.Context, service Service) error {
 // Close takes away a socket that was never served.
 func (s *Server) Close() {
 	s.listener.Close()
+	s.Remove()
 	s.lock.Close()
 }
 

@@ -23,6 +23,8 @@ type Options struct {
 	// CAFile is a PEM file of roots that are trusted for the vaults and login servers beside the system's. Empty: the
 	// system's alone.
 	CAFile string
+	// CA is the content of CAFile where the caller has read it already; nil: it is read here.
+	CA []byte
 	// Connect is another way to a vault: "*.vault.azure.net:443" -> "127.0.0.1:8443". The name in TLS and HTTP stays,
 	// so nothing is trusted that was not before. "*" stands for one label; an exact key beats a wildcard. What
 	// matches goes past the proxy of the environment. It holds for login servers too.
@@ -64,7 +66,7 @@ type credentialKey struct {
 // New makes a Client. It fails on a CA file that cannot be used and on a Connect that is not host:port, and does not use
 // the network.
 func New(o Options) (*Client, error) {
-	roots, err := loadRoots(o.CAFile)
+	roots, err := loadRoots(o.CAFile, o.CA)
 	if err != nil {
 		return nil, err
 	}

@@ -69,14 +69,17 @@ func newIdentityTransport() *http.Transport {
 // refuseRedirect makes a redirect the answer: a token must not follow it.
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// loadRoots returns the system's roots and those of file; nil, which means the system's, when file is empty.
-func loadRoots(file string) (*x509.CertPool, error) {
+// loadRoots returns the system's roots and those of file; nil, which means the system's, when file is empty. text is the
+// file's content if it is known.
+func loadRoots(file string, text []byte) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("reading the CA file: %w", err)
+	if text == nil {
+		var err error
+		if text, err = os.ReadFile(file); err != nil {
+			return nil, fmt.Errorf("reading the CA file: %w", err)
+		}
 	}
 	roots, err := x509.SystemCertPool()
 	if err != nil {
