@@ -747,3 +747,48 @@ func until(t testing.TB, what string, ok func() bool) {
 		}
 	}
 }
+
+// When nobody can take over, who waits finds what lies below the store, and so does
+// who comes later.
+func TestLastGaspShowsWhatLiesBelow(t *testing.T) {
+	l := newLine(t, Options{})
+	below := filepath.Join(l.store, "site")
+	if err := os.WriteFile(below, []byte("what lies below"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l.start(site(t, l.store, acl.List{}, newVersion(t, 1)))
+	l.stop()
+	var outs []*bytes.Buffer
+	var visitors []*exec.Cmd
+	for range 4 {
+		cmd := exec.Command("cat", below)
+		out := &bytes.Buffer{}
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		visitors, outs = append(visitors, cmd), append(outs, out)
+	}
+	pull(t, l.f.conns[0].server, 0) // one of them is in the journal, the others in the queue
+	l.stop = func() {}
+	l.die()
+	if err := LastGasp(l.take); err != nil {
+		t.Error(err)
+	}
+	for name := range l.fds {
+		if err := l.drop(name); err != nil {
+			t.Error(err)
+		}
+	}
+	for i, cmd := range visitors {
+		if err := cmd.Wait(); err != nil || outs[i].String() != "what lies below" {
+			t.Errorf("%v: %s", err, outs[i])
+		}
+	}
+	if Visible(l.store) {
+		t.Error("the mount is left")
+	}
+	if b := read(t, below); string(b) != "what lies below" {
+		t.Errorf("%q", b)
+	}
+}
