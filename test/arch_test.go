@@ -18,6 +18,7 @@ import (
 // reason. Imports go down only.
 var mayImport = map[string][]string{
 	"acl":      nil,
+	"cache":    nil,
 	"certs":    nil,
 	"chain":    {"certs"},
 	"vault":    nil,
@@ -26,7 +27,7 @@ var mayImport = map[string][]string{
 	"status":   nil,
 	"config":   {"acl", "vault"},
 	"tree":     {"acl", "certs"},
-	"sync":     {"certs", "tree", "vault"},
+	"sync":     {"cache", "certs", "tree", "vault"},
 	"fs":       {"acl", "image", "tree"},
 	"keeper":   nil,
 	"test":     nil,
