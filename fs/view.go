@@ -71,7 +71,7 @@ func (v *view) begin(plan []tree.Change, at time.Time) (steps []tree.Change, err
 	s, r := v.cur.Load(), v.recording()
 	r.farewells(s, plan)
 	for _, c := range plan {
-		if c.Op == tree.Add {
+		if c.Op == tree.Add || c.Op == tree.Hold {
 			s = s.Apply(at, c)
 			r.change(c)
 			continue

@@ -142,6 +142,9 @@ func (b *builder) add(e *Entry, n *Node) error {
 		return nil
 	case named && old.Name == n.Name && old.ID == n.ID:
 		n = n.withACL(old.ACL.Union(n.ACL))
+		if old.Away == nil { // one of two that have its content is enough
+			n = n.heldAs(old)
+		}
 	case named && e.Retired:
 		return nil // the one that was retired first keeps it
 	case named:

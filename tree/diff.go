@@ -10,9 +10,12 @@ import (
 type Op uint8
 
 const (
+	// Hold takes the content of a file that stays into memory, or out of it. Nobody
+	// can see that: bytes, attributes and names are the same.
+	Hold Op = iota + 1
 	// Add makes a directory or a file under a name that was free. Nobody can
 	// have seen that name, so it simply begins to exist.
-	Add Op = iota + 1
+	Add
 	// SetACL gives a node that stays another access list.
 	SetACL
 	// Move lets a link name another target, or makes a link.
@@ -24,7 +27,7 @@ const (
 )
 
 func (o Op) String() string {
-	return [...]string{"invalid", "add", "set-acl", "move", "replace", "remove"}[o]
+	return [...]string{"invalid", "hold", "add", "set-acl", "move", "replace", "remove"}[o]
 }
 
 // Change is one step from a snapshot to another.
@@ -42,8 +45,8 @@ func (c Change) Node() *Node {
 	return c.Old
 }
 
-// Diff is the ordered plan that leads from one snapshot to another: directories
-// and new files, access lists, links, replaced files (the mark of completion
+// Diff is the ordered plan that leads from one snapshot to another: what is held
+// of files that stay, directories and new files, access lists, links, replaced files (the mark of completion
 // among them), and removals last, links before files before directories.
 // Nothing is in it for what is the same in both; equal snapshots give nil.
 func Diff(from, to *Snapshot) []Change {
@@ -55,6 +58,11 @@ func Diff(from, to *Snapshot) []Change {
 				plan = append(plan, Change{Op: Remove, Old: old})
 			} // otherwise the name's new node is in the plan
 		case old != nil:
+			if !old.sameHold(new) {
+				held := old.heldAs(new)
+				plan = append(plan, Change{Op: Hold, Old: old, New: held})
+				old = held
+			}
 			if !old.ACL.Equal(new.ACL) {
 				plan = append(plan, Change{Op: SetACL, Old: old, New: new})
 			}
@@ -158,7 +166,7 @@ func (s *Snapshot) Apply(at time.Time, steps ...Change) *Snapshot {
 				s = s.without(c.Old)
 			}
 		}
-		if c.Op != SetACL {
+		if c.Op != SetACL && c.Op != Hold {
 			s = s.touched(c.Node().Parent, at)
 		}
 	}

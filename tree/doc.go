@@ -12,12 +12,14 @@
 //     the digest of its content, the id of a link from its path and its
 //     target, so other bytes or another target are another node, in every
 //     process that ever builds the same tree. The kernel may cache both for
-//     ever. Only the access list of a node may change.
+//     ever. Only the access list of a node may change, and whether its content
+//     is in memory: the file of a stub has the same id, size and digest.
 //   - A Snapshot is never modified; Apply shares what did not change and costs
 //     no more in a large store than in a small one.
-//   - The order of a plan is the promise to readers: new files first, then
-//     access lists, then links, then the mark of completion (.luma), old names
-//     last. A link never names a file that is not there.
+//   - The order of a plan is the promise to readers: new files first (after what
+//     nobody can see, which content is in memory), then access lists, then links,
+//     then the mark of completion (.luma), old names last. A link never names a
+//     file that is not there.
 //
 // # Limitations
 //

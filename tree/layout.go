@@ -247,11 +247,19 @@ func (s showing) node(dir *Node, name string, k kind, v *Version) *Node {
 	if !ok {
 		return nil
 	}
-	n := newFile(dir, name, c, v.Created)
+	n := s.newFile(dir, name, c, v)
 	if k == trustStore || k == certificates {
 		n.Public = true // nothing in it is secret
 	} else {
 		n.ACL = s.Grants
+	}
+	return n
+}
+
+func (s showing) newFile(dir *Node, name string, c content, v *Version) *Node {
+	n := newFile(dir, name, c, v.Created)
+	if c.away() {
+		n.Away = &Away{s.Certificate, v.ID, c.sum}
 	}
 	return n
 }
@@ -337,7 +345,7 @@ func (s showing) showX509Store(v *Version) error {
 		return nil
 	}
 	my := s.b.dir(s.dir, "my")
-	f := newFile(my, v.thumbprint+".pfx", c, v.Created)
+	f := s.newFile(my, v.thumbprint+".pfx", c, v)
 	f.ACL = s.Grants
 	if old, ok := s.b.lookup(my, f.Name); ok && old.ID != f.ID {
 		return nil

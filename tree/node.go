@@ -48,13 +48,14 @@ type Node struct {
 	Name   string // in Parent; "" for the root
 	Time   time.Time
 
-	// Content of a file. Nobody may write to it.
-	Content []byte
-	// Size of a file in bytes, also of one whose content is not here.
+	// Size of a file in bytes, also of one whose Content is not here.
 	Size int
-	// Away is set if the content is not here, and says of what it is.
+	// Content of a file. Nobody may write to it. It is nil if Away is not.
+	Content []byte
+	// Away says what the content is where it is not here; nil: it is.
 	Away *Away
-	// Blob is the text of which the content is a part, from Off on.
+	// Blob is the text of which the content is a part, from Off on; nil where the
+	// content is not here.
 	Blob *Blob
 	Off  int
 	// Target of a link, relative to its directory.
@@ -67,9 +68,9 @@ type Node struct {
 	key uint64 // position in the directory's listing, from the name alone
 }
 
-// Away names a content that is not in memory.
+// Away names the content of a file that is not in memory and can be had again.
 type Away struct {
-	Certificate string // as in Entry
+	Certificate string // Entry.Certificate
 	Version     certs.Version
 	Sum         [sha256.Size]byte // SHA-256 of the content
 }
@@ -79,6 +80,21 @@ type Away struct {
 type Blob struct {
 	Sum   [sha256.Size]byte // SHA-256
 	Bytes []byte
+}
+
+// sameHold tells whether two nodes of one id have their content in the same place.
+func (n *Node) sameHold(o *Node) bool {
+	if n.Away == nil || o.Away == nil {
+		return n.Away == o.Away
+	}
+	return *n.Away == *o.Away
+}
+
+// heldAs is the same node with its content where another of its id has it.
+func (n *Node) heldAs(o *Node) *Node {
+	c := *n
+	c.Content, c.Away, c.Blob, c.Off = o.Content, o.Away, o.Blob, o.Off
+	return &c
 }
 
 // Mode is the node's permission bits: 0755 for directories, 0777 for links,
@@ -145,7 +161,7 @@ func newLink(parent *Node, name, target string, at time.Time) *Node {
 
 func newFile(parent *Node, name string, c content, at time.Time) *Node {
 	return &Node{ID: nodeID("file", pathOf(parent, name), string(c.sum[:])), Kind: File, Parent: parent.ID, Name: name,
-		Time: at, Content: c.bytes, Size: len(c.bytes), Blob: c.blob, Off: c.off, key: nameKey(name)}
+		Time: at, Size: c.size, Content: c.bytes, Blob: c.blob, Off: c.off, key: nameKey(name)}
 }
 
 // pathOf is unambiguous because the parent's id stands for its whole path.
@@ -160,21 +176,26 @@ func (n *Node) withACL(l acl.List) *Node {
 	return &c
 }
 
-// content is bytes and their digest, computed once.
+// content is bytes, their number and their digest, computed once. The bytes of a
+// version that is a stub are not here.
 type content struct {
 	bytes []byte
+	size  int
 	sum   [sha256.Size]byte
 	blob  *Blob
 	off   int
 }
 
 func newContent(b []byte) content {
-	c := content{bytes: b, sum: sha256.Sum256(b)}
+	c := content{bytes: b, size: len(b), sum: sha256.Sum256(b)}
 	c.blob = &Blob{Sum: c.sum, Bytes: b}
 	return c
 }
 
 // part is a content that is in another one, from its first occurrence on.
 func (c content) part(b []byte) content {
-	return content{bytes: b, sum: sha256.Sum256(b), blob: c.blob, off: bytes.Index(c.bytes, b)}
+	return content{bytes: b, size: len(b), sum: sha256.Sum256(b), blob: c.blob, off: bytes.Index(c.bytes, b)}
 }
+
+// away tells whether there are bytes and they are not here.
+func (c content) away() bool { return len(c.bytes) < c.size }

@@ -106,6 +106,9 @@ func check(t testing.TB, s *Snapshot) {
 		if n.Cookie() < 16 || n.Cookie()>>63 != 0 {
 			t.Fatalf("%s has the cookie %x", n.Name, n.Cookie())
 		}
+		if n.Away == nil && n.Size != len(n.Content) || n.Away != nil && (n.Content != nil || n.Size == 0 || n.Kind != File) {
+			t.Fatalf("%s has %d bytes of %d, away: %+v", n.Name, len(n.Content), n.Size, n.Away)
+		}
 		if n.Kind == Link {
 			if rest, ok := strings.CutPrefix(n.Target, "../archive/"); ok { // of the layout live
 				base, version, _ := strings.Cut(rest, "/")
@@ -447,7 +450,11 @@ func TestPlansLeadFromAnyTreeToAnyOther(t *testing.T) {
 			e.Grants = acl.NewList([]uint32{uint32(rng.IntN(3))}, nil)
 			spec.Entries = append(spec.Entries, e)
 			i := rng.IntN(len(versions) - 1)
-			vs[name] = []*Version{versions[i+1], versions[i]}[:1+rng.IntN(2)]
+			older := versions[i]
+			if rng.IntN(2) == 0 {
+				older = older.Stub()
+			}
+			vs[name] = []*Version{versions[i+1], older}[:1+rng.IntN(2)]
 		}
 		return build(t, spec, vs)
 	}
@@ -476,6 +483,11 @@ func TestPlansLeadFromAnyTreeToAnyOther(t *testing.T) {
 		check(t, now)
 		if rest := Diff(now, to); rest != nil {
 			t.Fatalf("left to do after the plan was done: %v", rest)
+		}
+		for n := range to.Nodes() {
+			if is, ok := now.Node(n.ID); !ok || !is.sameHold(n) {
+				t.Fatalf("%s is held as in the tree before", n.Name)
+			}
 		}
 		for _, store := range stores {
 			if a, b := list(now, store), list(to, store); !slices.Equal(a, b) {

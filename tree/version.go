@@ -1,11 +1,13 @@
 package tree
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +16,8 @@ import (
 )
 
 // Version is one version of a certificate, rendered. It is immutable and
-// shared by every snapshot and every store that shows it.
+// shared by every snapshot and every store that shows it. A stub of a version has
+// everything but the bytes of its files, and makes the same nodes.
 type Version struct {
 	ID        certs.Version
 	Created   time.Time // in the vault; part of the v4 names
@@ -32,7 +35,18 @@ type Version struct {
 	hasKey     bool
 	contents   map[form]content
 	unwritten  []string
+	added      [][]byte // DER of issuers that are in the files and not in the vault
+	stub       bool
 }
+
+var (
+	// ErrStub says that a version is not rendered in other forms because it is a
+	// stub. With returns it.
+	ErrStub = errors.New("its bytes are not in memory")
+	// ErrOther says that what was fetched is not what the version was made of.
+	// Restore returns it.
+	ErrOther = errors.New("other files come of it than before")
+)
 
 // Unwritten are the forms that were asked for and could not be written, each with
 // the reason. Their files are not shown.
@@ -121,11 +135,96 @@ func NewVersion(id certs.Version, created, published time.Time, b *certs.Bundle,
 	return v
 }
 
+// Completed is the version that remembers which issuers somebody has added to what
+// the vault has, so that Restore can add them again. It is for a version that nobody
+// else has seen yet.
+func (v *Version) Completed(added []*x509.Certificate) *Version {
+	if len(added) == 0 {
+		return v
+	}
+	c := *v
+	for _, issuer := range added {
+		c.added = append(c.added, issuer.Raw)
+	}
+	return &c
+}
+
+// Resident tells whether the bytes of all files are in memory: the version is no
+// stub.
+func (v *Version) Resident() bool { return !v.stub }
+
+// Stub is the version without the bytes of its files.
+func (v *Version) Stub() *Version {
+	if v.stub {
+		return v
+	}
+	s := *v
+	s.stub, s.contents = true, make(map[form]content, len(v.contents))
+	for f, c := range v.contents {
+		if c.size > 0 {
+			c.bytes, c.blob, c.off = nil, nil, 0
+		} else {
+			c = newContent(nil) // of a text of its own, or it would hold the other one
+		}
+		s.contents[f] = c
+	}
+	return &s
+}
+
+// Restore is a stub with its bytes, made anew of what the vault has under its
+// version. All of them are what they were: if one is not, the error is ErrOther.
+func (v *Version) Restore(b *certs.Bundle) (*Version, error) {
+	if len(v.added) > 0 {
+		var issuers []*x509.Certificate
+		for _, der := range v.added {
+			issuer, err := x509.ParseCertificate(der)
+			if err != nil {
+				return nil, fmt.Errorf("reading an issuer of version %s again: %w", v.ID, err)
+			}
+			issuers = append(issuers, issuer)
+		}
+		b = b.WithIssuers(issuers)
+	}
+	if b.HasKey() != v.hasKey {
+		return nil, ErrOther
+	}
+	full := *v
+	full.stub, full.contents = false, map[form]content{}
+	full.write(certs.PKCS8, b.PEM())
+	for f, was := range v.contents {
+		if _, ok := full.contents[f]; !ok {
+			if err := full.renderForm(b, f); err != nil {
+				return nil, fmt.Errorf("writing version %s again: %w", v.ID, err)
+			}
+		}
+		if full.contents[f].sum != was.sum {
+			return nil, ErrOther
+		}
+	}
+	maps.DeleteFunc(full.contents, func(f form, _ content) bool { _, wanted := v.contents[f]; return !wanted })
+	return &full, nil
+}
+
+// Content is the file of a version that has this SHA-256, if there is one and it is
+// in memory. Nobody may write to it.
+func (v *Version) Content(sum [sha256.Size]byte) ([]byte, bool) {
+	for _, c := range v.contents {
+		if c.sum == sum && !c.away() {
+			return c.bytes, true
+		}
+	}
+	return nil, false
+}
+
 // With is the version in the forms that these views want: itself if it has them
-// all. An error, with the version as it is, says that it cannot be read again.
+// all. An error, with the version as it is, says that it cannot be read again;
+// ErrStub, that it has to be restored for that.
 func (v *Version) With(views ...Views) (*Version, error) {
 	if v.unwritten == nil && !slices.ContainsFunc(views, func(w Views) bool { return v.lacks(w) }) {
 		return v, nil
+	}
+	if v.stub {
+		return v, ErrStub
 	}
 	// The bundle is not kept: parsed, it is many times its text.
 	b, err := certs.Parse("", v.contents[v.source()].bytes)
@@ -222,7 +321,7 @@ func (v *Version) write(format certs.KeyFormat, pem certs.PEM) {
 // leave the vault the chain alone is shown.
 func (v *Version) HasKey() bool { return v.hasKey }
 
-// Size is the memory that the version's files need, in bytes.
+// Size is the memory that the version's files need, in bytes; that of a stub is 0.
 func (v *Version) Size() (size int) {
 	for f, c := range v.contents {
 		if f == v.source() || f.kind == pfx || f.kind == jks || f.kind == trustStore || f.kind == combined {
