@@ -19,6 +19,10 @@ func (v oneSecret) Get(context.Context, vault.Identity, vault.Ref) (*vault.Secre
 	return v.secret, nil
 }
 
+func (oneSecret) Versions(context.Context, vault.Identity, vault.Ref) ([]vault.VersionInfo, error) {
+	return nil, nil
+}
+
 // BenchmarkMemory says what a certificate costs in memory, served under the default
 // names and under all, beside the bytes of its combined file, which are the least
 // that there can be.

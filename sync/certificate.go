@@ -3,6 +3,7 @@ package sync
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -28,11 +29,14 @@ func (s Source) Key() string {
 
 // certificate is what is known of a source.
 type certificate struct {
-	source   Source
-	policy   Policy
-	versions []*tree.Version // newest first
-	warnings []string        // of the newest
-	fetched  time.Time       // when the try began that brought the newest
+	source Source
+	policy Policy
+	// versions are newest first. The one that readers are led to, all newer ones and
+	// the one that was published last have their bytes in memory; those of the others,
+	// which are stubs, are in the cache, or to be fetched again. See arrange.
+	versions []*tree.Version
+	warnings []string  // of the newest
+	fetched  time.Time // when the try began that brought the newest
 
 	lastAttempt, lastSuccess, next time.Time
 	failures                       int
@@ -46,7 +50,10 @@ type certificate struct {
 	badErr  error
 	keyless error // why the newest version has no key
 
-	disabled bool // the vault has said so, and nothing else since
+	disabled bool          // the vault has said so, and nothing else since
+	latest   certs.Version // that the vault has given last
+
+	older
 }
 
 // digest of a value with its content type.
@@ -79,6 +86,7 @@ type outcome struct {
 	started  time.Time
 	secret   *vault.Secret // nil after an error
 	version  *tree.Version // nil if it is one that is known, or none that may be shown
+	restored *tree.Version // one that is known and was a stub
 	warnings []string      // about version
 	err      error         // beside a version: what is missing in it
 	again    bool          // the same value may be good at another time
@@ -92,12 +100,18 @@ func (a attempt) try(ctx context.Context, v Vault) outcome {
 		return o
 	}
 	id := certs.Version(o.secret.Version)
+	known := slices.IndexFunc(a.versions, func(v *tree.Version) bool { return v.ID == id })
 	switch {
-	case slices.ContainsFunc(a.versions, func(v *tree.Version) bool { return v.ID == id }):
+	case known >= 0 && a.versions[known].Resident():
 	case a.badErr != nil && a.bad == digestOf(o.secret):
 		o.err = a.badErr
+	case known >= 0: // the vault has gone back to it
+		o.restored, o.err = restore(o.secret, a.versions[known])
 	default:
 		a.read(ctx, &o)
+		if held := a.policy.held(a.versions, o.version); held != nil {
+			o.version, o.err = nil, held
+		}
 	}
 	return o
 }
@@ -112,6 +126,7 @@ func (a attempt) read(ctx context.Context, o *outcome) {
 		o.err = err
 		return
 	}
+	var added []*x509.Certificate
 	o.warnings = bundle.Warnings
 	if a.policy.Check != nil {
 		checked, warnings, err := a.policy.Check(ctx, bundle)
@@ -119,14 +134,22 @@ func (a attempt) read(ctx context.Context, o *outcome) {
 			o.err, o.again = err, true
 			return
 		}
+		added = addedIssuers(bundle, checked)
 		bundle, o.warnings = checked, append(slices.Clone(checked.Warnings), warnings...)
 	}
-	v := tree.NewVersion(certs.Version(o.secret.Version), o.secret.Created, time.Now(), bundle, a.policy.Views...)
-	if held := a.policy.held(a.versions, v); held != nil {
-		o.err = held
-		return
+	o.version = tree.NewVersion(certs.Version(o.secret.Version), o.secret.Created, time.Now(), bundle, a.policy.Views...).Completed(added)
+	o.err = err
+}
+
+// addedIssuers are the certificates that a check has added to a bundle.
+func addedIssuers(read, checked *certs.Bundle) (added []*x509.Certificate) {
+	had := slices.Concat(read.Chain, read.Extra)
+	for _, c := range slices.Concat(checked.Chain, checked.Extra) {
+		if !slices.ContainsFunc(had, c.Equal) {
+			added = append(added, c)
+		}
 	}
-	o.version, o.err = v, err
+	return added
 }
 
 // haveKey tells whether there is a version with a key: one without would take that
@@ -138,6 +161,9 @@ func (a attempt) haveKey() bool {
 // record takes an outcome in and tells whether there is something to publish.
 func (c *certificate) record(o outcome, now time.Time, interval time.Duration, keep int) (changed bool) {
 	c.lastAttempt, c.err = o.started, o.err
+	if o.secret != nil {
+		c.latest = certs.Version(o.secret.Version)
+	}
 	var retryAfter time.Duration
 	if o.err != nil && o.version == nil {
 		c.failures++
@@ -185,6 +211,13 @@ func (c *certificate) adopt(o outcome, now time.Time, keep int) (changed bool) {
 				Hint: "create a version with an exportable key; the one before is still served"}
 			return false
 		}
+		if !v.Resident() {
+			v = o.restored
+		}
+		if v == nil {
+			c.wanted = true // its bytes have gone since the try began: fetch them
+			return false
+		}
 		c.versions = slices.Delete(slices.Clone(c.versions), i, i+1)
 	}
 	if o.version != nil {
@@ -196,13 +229,14 @@ func (c *certificate) adopt(o outcome, now time.Time, keep int) (changed bool) {
 }
 
 // trim forgets the oldest versions, but not the current one, which need not be the
-// newest. It makes a new slice: the old one may be in use by a snapshot that is
-// being built.
+// newest, nor one that is to become it. It makes a new slice: the old one may be in
+// use by a snapshot that is being built.
 func (c *certificate) trim(now time.Time, keep int) {
-	if current := slices.Index(c.versions, c.current(now)); current >= keep {
-		keep = current + 1
-	}
+	keep = max(keep, c.linked(now)+1, slices.Index(c.versions, c.current(now))+1)
 	if len(c.versions) > keep {
+		for _, v := range c.versions[keep:] {
+			delete(c.troubles, v.ID)
+		}
 		c.versions = slices.Clone(c.versions[:keep])
 	}
 }
@@ -215,16 +249,29 @@ func (c *certificate) spread() float64 {
 	return float64(h.Sum32()) / (1 << 32)
 }
 
-// current is the version that the links lead to: the newest, or the newest one that
-// is valid, if one is; nil if there is none that may be shown.
+// linked is the place of the version that the links are to lead to: the newest, or
+// the newest one that is valid, if one is.
+func (c *certificate) linked(now time.Time) int {
+	if c.policy.HoldNotYetValid {
+		valid := func(v *tree.Version) bool { return !v.NotBefore.After(now) && now.Before(v.NotAfter) }
+		if i := slices.IndexFunc(c.versions, valid); i >= 0 {
+			return i
+		}
+	}
+	return 0
+}
+
+// current is the version that the links lead to; nil if there is none that may be
+// shown. A linked one whose bytes are still on their way is not: readers stay where
+// they are.
 func (c *certificate) current(now time.Time) *tree.Version {
 	if len(c.versions) == 0 || c.policy.HideDisabled && c.disabled {
 		return nil
 	}
-	current := c.versions[0]
-	if c.policy.HoldNotYetValid {
-		valid := func(v *tree.Version) bool { return !v.NotBefore.After(now) && now.Before(v.NotAfter) }
-		if i := slices.IndexFunc(c.versions, valid); i >= 0 {
+	current := c.versions[c.linked(now)]
+	if !current.Resident() {
+		current = c.versions[0]
+		if i := slices.IndexFunc(c.versions, func(v *tree.Version) bool { return v.ID == c.shown }); i >= 0 && c.versions[i].Resident() {
 			current = c.versions[i]
 		}
 	}

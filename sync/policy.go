@@ -2,6 +2,7 @@ package sync
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,9 +35,10 @@ type Refused struct{ Kind, Fact, Hint string }
 
 func (r *Refused) Error() string { return r.Fact }
 
-// held is why a version may not follow the newest of some; nil if it may.
+// held is why a version may not follow the newest of some; nil if it may, or there is
+// none.
 func (p Policy) held(versions []*tree.Version, v *tree.Version) error {
-	if len(versions) == 0 {
+	if len(versions) == 0 || v == nil {
 		return nil
 	}
 	last := versions[0]
@@ -63,10 +65,11 @@ func list(names []string) string {
 type policies struct {
 	of       map[string]Policy
 	versions map[*tree.Version]*tree.Version
+	lacking  map[*tree.Version]bool // which have to be fetched again for that
 }
 
 func (s *Syncer) rendered(settings Settings) policies {
-	p := policies{of: map[string]Policy{}, versions: map[*tree.Version]*tree.Version{}}
+	p := policies{of: map[string]Policy{}, versions: map[*tree.Version]*tree.Version{}, lacking: map[*tree.Version]bool{}}
 	views := map[string][]tree.Views{} // by secret: another identity may take a version over
 	for _, src := range slices.Concat(settings.Sources, settings.Retired) {
 		policy := settings.Policy(src)
@@ -78,14 +81,44 @@ func (s *Syncer) rendered(settings Settings) policies {
 	s.mu.Unlock()
 	for _, c := range certs { // versions change in Run's goroutine alone, which this is
 		for _, v := range c.versions {
-			more, err := v.With(views[c.source.Ref.Key()]...)
-			if err != nil {
+			more, err := s.inForms(c, v, views[c.source.Ref.Key()])
+			if errors.Is(err, tree.ErrStub) {
+				p.lacking[v] = true
+			} else if err != nil {
 				s.log.Warn("a version keeps the forms that it has", "url", c.source.Ref.String(), "version", string(v.ID), "err", err)
 			}
 			p.versions[v] = more
 		}
 	}
 	return p
+}
+
+// inForms is a version in the forms that views want. Of a stub those bytes are taken
+// that are in the cache; tree.ErrStub says that they are not.
+func (s *Syncer) inForms(c *certificate, v *tree.Version, views []tree.Views) (*tree.Version, error) {
+	more, err := v.With(views...)
+	if !errors.Is(err, tree.ErrStub) {
+		return more, err
+	}
+	full, ok := s.cache.Peek(cacheKey(c.source.Key(), v.ID))
+	if !ok {
+		return v, err
+	}
+	if full, err = full.With(views...); err != nil {
+		return v, err
+	}
+	s.cache.Put(cacheKey(c.source.Key(), v.ID), full)
+	return full.Stub(), nil
+}
+
+// lack are those of versions that cannot have all of their forms yet.
+func (p policies) lack(versions []*tree.Version) (ids []certs.Version) {
+	for _, v := range versions {
+		if p.lacking[v] {
+			ids = append(ids, v.ID)
+		}
+	}
+	return ids
 }
 
 func (p policies) render(versions []*tree.Version) []*tree.Version {

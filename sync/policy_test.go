@@ -47,7 +47,16 @@ func (v *fakeVault) put(t testing.TB, name string, n int, l leaf) {
 		if signer, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 			t.Fatal(err)
 		}
-		parent = &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: l.issuer}, IsCA: true}
+		parent = &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: l.issuer}, NotBefore: tmpl.NotBefore, NotAfter: tmpl.NotAfter, IsCA: true, BasicConstraintsValid: true}
+		own, err := x509.CreateCertificate(rand.Reader, parent, parent, signer.Public(), signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		issuer, err := x509.ParseCertificate(own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.set(func() { v.issuers[name] = issuer })
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), signer)
 	if err != nil {
@@ -61,8 +70,7 @@ func (v *fakeVault) put(t testing.TB, name string, n int, l leaf) {
 		}
 		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})...)
 	}
-	s := &vault.Secret{Version: version(n), ContentType: "application/x-pem-file", Value: vault.NewValue(text), Enabled: true}
-	v.set(func() { v.secrets[name] = s })
+	v.make(name, n, text)
 }
 
 // under are the settings of one certificate with a policy.
@@ -335,18 +343,21 @@ func TestChangedViewsShowWhatIsHere(t *testing.T) {
 	})
 }
 
-// has tells whether a store has a name now.
-func (p *shelf) has(name string) bool {
+// named is what a name in the store stands for now; nil if it is not there.
+func (p *shelf) named(name string) *tree.Node {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.snaps[len(p.snaps)-1]
 	dir, ok := s.Lookup(tree.Root, tree.StoreDir("/store"))
 	if !ok {
-		return false
+		return nil
 	}
-	_, ok = s.Lookup(dir.ID, name)
-	return ok
+	n, _ := s.Lookup(dir.ID, name)
+	return n
 }
+
+// has tells whether a store has a name now.
+func (p *shelf) has(name string) bool { return p.named(name) != nil }
 
 // What was read for other settings is read again for these: it lacks their forms, and
 // nobody has judged it by their guards.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"kvfs/cache"
 	"kvfs/certs"
 	"kvfs/vault"
 )
@@ -27,8 +28,10 @@ const (
 // Report is what is known at one moment.
 type Report struct {
 	Certificates []Status
-	Versions     int // of all certificates, that are held
+	Versions     int // of all certificates, that are held because they are current or newer
 	Bytes        int // of their files
+	// Cache holds the older ones.
+	Cache cache.Stats
 	// Publish is why the last publication failed, or which entry it has left out; nil
 	// if all is shown.
 	Publish error
@@ -44,22 +47,27 @@ type Status struct {
 	Failures                          int // since the last success
 	Err                               error
 	Warnings                          []string
+	LeftOut                           int // older versions that are in the vault and cannot be read
 }
 
 // Report says how things are now. It does not wait for a poll.
 func (s *Syncer) Report() Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, now := Report{Publish: cmp.Or(s.publishErr, s.clash)}, time.Now()
+	r, now := Report{Publish: cmp.Or(s.publishErr, s.clash), Cache: s.cache.Stats()}, time.Now()
 	for _, c := range s.certs {
 		st := Status{Source: c.source, State: c.state(now), Version: c.shown, LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess,
-			NextTry: c.next, Failures: c.failures, Err: c.err, Warnings: append(slices.Clone(c.warnings), c.timely(now)...)}
+			NextTry: c.next, Failures: c.failures, Err: c.err, Warnings: slices.Concat(c.warnings, c.timely(now))}
+		more := c.olderWarnings(s.settings.Keep == KeepAll)
+		st.Warnings, st.LeftOut = append(st.Warnings, more...), len(c.leftOut())
 		for _, v := range c.versions {
 			if v.ID == c.shown {
 				st.NotAfter = v.NotAfter
 			}
-			r.Versions++
-			r.Bytes += v.Size()
+			if v.Resident() {
+				r.Versions++
+				r.Bytes += v.Size()
+			}
 		}
 		r.Certificates = append(r.Certificates, st)
 	}

@@ -24,10 +24,13 @@ type runner struct {
 	tries    errgroup.Group
 	flying   map[*certificate]bool // being tried; at most as many as outcomes has room for
 	outcomes chan outcome
+	errands  map[*certificate]bool // under way for older versions; at most as many as found has room for
+	found    chan found
 	waiting  []*wish
 	silent   map[string]bool // hosts that did not answer the last try
 	asked    time.Time       // when the settings were last asked how things are shown
 	looked   time.Time       // when launch last looked for what is due
+	sent     time.Time       // when send did
 }
 
 // grant takes a wish up.
@@ -107,10 +110,10 @@ const (
 	respecInterval = time.Second
 )
 
-// answered tells whether an outcome shows that the vault is there.
-func (o outcome) answered() bool {
+// answered tells whether what came of a try shows that the vault is there.
+func answered(err error) bool {
 	var ve *vault.Error
-	return !errors.As(o.err, &ve) || ve.Kind != vault.KindTimeout && ve.Kind != vault.KindUnreachable
+	return !errors.As(err, &ve) || ve.Kind != vault.KindTimeout && ve.Kind != vault.KindUnreachable
 }
 
 func (r *runner) vault() Vault {
@@ -129,7 +132,7 @@ func (r *runner) certificates() []*certificate {
 func (r *runner) land(ctx context.Context, o outcome) {
 	for more := true; more; {
 		delete(r.flying, o.cert)
-		r.silent[o.cert.source.Ref.Host()] = !o.answered()
+		r.silent[o.cert.source.Ref.Host()] = !answered(o.err)
 		r.record(ctx, o)
 		for _, w := range r.waiting {
 			if !o.cert.wanted { // a try that had begun before the wish does not fulfil it
@@ -153,6 +156,11 @@ func (r *runner) wake() time.Time {
 	for _, c := range r.certs {
 		if !c.retired && !r.flying[c] && c.next.After(r.looked) && c.next.Before(at) {
 			at = c.next
+		}
+	}
+	for _, c := range r.certs {
+		if _, due, ok := c.errand(r.sent, r.settings.Keep == KeepAll); ok && due.After(r.sent) && due.Before(at) {
+			at = due
 		}
 	}
 	if r.dirty && !r.changing() && r.publishAt.Before(at) {
@@ -184,7 +192,7 @@ func (s *Syncer) record(ctx context.Context, o outcome) {
 		c.wanted = true // it was read for other settings, and has to be for these
 		return
 	}
-	if c.record(o, time.Now(), s.settings.Interval, s.settings.Keep) {
+	if c.record(o, time.Now(), s.settings.Interval, s.settings.keep()) {
 		s.dirty = true
 	}
 	s.report(c, before)
@@ -228,7 +236,7 @@ func (r *runner) respec() {
 // building it again and again.
 func (r *runner) commit(ctx context.Context) {
 	r.mu.Lock()
-	idle, now := len(r.flying) == 0, time.Now()
+	idle, now := len(r.flying)+len(r.errands) == 0, time.Now()
 	if !r.turnAt.IsZero() && !r.turnAt.After(now) {
 		r.turnAt, r.dirty = time.Time{}, true
 	}
@@ -276,6 +284,7 @@ func (s *Syncer) publish(ctx context.Context) {
 	began := time.Now()
 	spec, certs, shown := s.spec, s.certs, map[string]tree.Shown{}
 	for _, c := range certs {
+		s.arrange(c, began)
 		shown[c.source.Key()] = c.show(began)
 	}
 	s.mu.Unlock()
@@ -335,10 +344,13 @@ func build(spec tree.Spec, shown map[string]tree.Shown) (snapshot *tree.Snapshot
 // itself. The caller holds mu.
 func (s *Syncer) published(certs []*certificate, shown map[string]tree.Shown, began, now time.Time) (renewals []Renewal) {
 	s.turnAt = time.Time{}
-	for _, c := range certs {
-		if at := c.turn(began); !at.IsZero() && (s.turnAt.IsZero() || at.Before(s.turnAt)) {
+	turn := func(at time.Time) {
+		if !at.IsZero() && (s.turnAt.IsZero() || at.Before(s.turnAt)) {
 			s.turnAt = at
 		}
+	}
+	for _, c := range certs {
+		turn(c.turn(began))
 		old := c.shown
 		c.shown = ""
 		if v := shown[c.source.Key()].Current; v != nil {
@@ -346,6 +358,9 @@ func (s *Syncer) published(certs []*certificate, shown map[string]tree.Shown, be
 		}
 		if c.shown != old && c.shown != "" {
 			renewals = append(renewals, Renewal{Source: c.source, Old: old, New: c.shown, Fetched: c.fetched, Published: now})
+		}
+		if c.releasable(now) {
+			turn(now.Add(releaseAfter))
 		}
 	}
 	return renewals

@@ -35,3 +35,27 @@ func backoff(failures int) time.Duration {
 	}
 	return d
 }
+
+// Waits between listings of the versions of a certificate.
+const (
+	listInterval   = 24 * time.Hour
+	firstRelisting = time.Minute
+	lastRelisting  = 6 * time.Hour
+)
+
+// nextListing is how long to wait until the versions of a certificate are listed
+// again: a day, up to a tenth less, and after failures a minute, two, four and so on
+// up to 6 hours. A permission that is lacking is not there a moment later.
+func nextListing(failures int, retryAfter time.Duration, spread float64) time.Duration {
+	if failures == 0 {
+		return listInterval - time.Duration(spread*float64(listInterval)/10)
+	}
+	d := firstRelisting
+	for range failures - 1 {
+		if d = d * 2; d >= lastRelisting {
+			d = lastRelisting
+			break
+		}
+	}
+	return max(d, retryAfter)
+}

@@ -9,14 +9,18 @@ import (
 	"sync"
 	"time"
 
+	"kvfs/cache"
 	"kvfs/certs"
 	"kvfs/tree"
 	"kvfs/vault"
 )
 
-// Vault is where secrets come from. Get's errors are *vault.Error.
+// Vault is where secrets come from. Get returns the version that ref names, or the
+// newest; Versions lists all, newest first, and needs a permission of its own. Their
+// errors are *vault.Error.
 type Vault interface {
 	Get(ctx context.Context, id vault.Identity, ref vault.Ref) (*vault.Secret, error)
+	Versions(ctx context.Context, id vault.Identity, ref vault.Ref) ([]vault.VersionInfo, error)
 }
 
 // Publisher is where the tree goes to. Publish may be called again with the same
@@ -35,11 +39,32 @@ type Settings struct {
 	// Policy of a source; nil: the zero Policy for all.
 	Policy   func(Source) Policy
 	Interval time.Duration // between polls of one certificate
-	Keep     int           // versions of each certificate that are served; 0: 2
+	// Keep is how many versions of each certificate are served; 0: 2. KeepAll are those
+	// that the vault has, at most MaxVersions; another number counts those that came
+	// since the start.
+	Keep int
+	// OldVersions is how many bytes are held of versions that are not current. What is
+	// not held is fetched again by Load.
+	OldVersions int64
 	// Spec says how the certificates are shown. It is asked after every poll,
 	// since users that did not exist may exist now. Its entries name sources by
 	// their Key.
 	Spec func() tree.Spec
+}
+
+const (
+	KeepAll     = -1
+	MaxVersions = 1000 // of one certificate
+)
+
+func (s Settings) keep() int {
+	switch s.Keep {
+	case 0:
+		return 2
+	case KeepAll:
+		return MaxVersions
+	}
+	return s.Keep
 }
 
 // Options of a Syncer.
@@ -64,14 +89,16 @@ type Syncer struct {
 	opts   Options
 	log    *slog.Logger
 	wishes chan *wish
-	ready  chan struct{} // closed when every certificate was tried once
+	ready  chan struct{}               // closed when every certificate was tried once
+	cache  *cache.Cache[*tree.Version] // older versions, by cacheKey
 
 	// mu is held to write or read these, never while anything is fetched or
-	// published. Run alone writes them.
+	// published. Run alone writes them, but for what Load notes in older.troubles.
 	mu         sync.Mutex
 	settings   Settings
 	certs      []*certificate // one for each key, in the order of the settings
-	spec       tree.Spec      // as last asked for
+	byKey      map[string]*certificate
+	spec       tree.Spec // as last asked for
 	publishErr error
 	clash      error     // of entries that want one name
 	generation int       // of the settings
@@ -99,7 +126,7 @@ func New(opts Options, settings Settings) *Syncer {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Syncer{opts: opts, log: opts.Logger, wishes: make(chan *wish), ready: make(chan struct{}), dirty: true}
+	s := &Syncer{opts: opts, log: opts.Logger, wishes: make(chan *wish), ready: make(chan struct{}), cache: cache.New[*tree.Version](cacheOptions), dirty: true}
 	s.configure(settings)
 	return s
 }
@@ -113,12 +140,14 @@ func (s *Syncer) Ready() <-chan struct{} { return s.ready }
 // Certificates are tried side by side and each by its own schedule, so that one
 // whose vault hangs holds up no other.
 func (s *Syncer) Run(ctx context.Context) error {
-	r := runner{Syncer: s, outcomes: make(chan outcome, concurrency), flying: map[*certificate]bool{}, silent: map[string]bool{}}
+	r := runner{Syncer: s, outcomes: make(chan outcome, concurrency), flying: map[*certificate]bool{}, silent: map[string]bool{},
+		found: make(chan found, errandRoom), errands: map[*certificate]bool{}}
 	first := &wish{done: s.ready}
 	r.grant(first)
 	for ctx.Err() == nil {
 		r.launch(ctx)
 		r.commit(ctx)
+		r.send(ctx)
 		timer := time.NewTimer(time.Until(r.wake()))
 		select {
 		case <-ctx.Done():
@@ -127,6 +156,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 			r.grant(w)
 		case o := <-r.outcomes:
 			r.land(ctx, o)
+		case f := <-r.found:
+			r.bring(ctx, f)
 		}
 		timer.Stop()
 	}
@@ -198,9 +229,6 @@ func (s *Syncer) ask(ctx context.Context, w *wish) error {
 
 // configure takes settings over.
 func (s *Syncer) configure(settings Settings) {
-	if settings.Keep == 0 {
-		settings.Keep = 2
-	}
 	if settings.Policy == nil {
 		settings.Policy = func(Source) Policy { return Policy{} }
 	}
@@ -216,42 +244,48 @@ func (s *Syncer) configure(settings Settings) {
 		}
 	}
 	var certs []*certificate
-	taken := map[string]bool{}
+	taken := map[string]*certificate{}
 	for _, src := range settings.Sources {
-		if taken[src.Key()] {
+		if taken[src.Key()] != nil {
 			continue
 		}
-		taken[src.Key()] = true
 		c := known[src.Key()]
 		if c == nil {
 			c = &certificate{source: src}
 			if old := sameSecret[src.Ref.Key()]; old != nil { // asked for by another identity
 				c.versions, c.warnings, c.lastSuccess, c.shown, c.keyless = old.versions, old.warnings, old.lastSuccess, old.shown, old.keyless
 				c.disabled = old.disabled
+				s.inherit(c, old)
 			}
 		}
+		taken[src.Key()] = c
 		c.retired = false
 		if refused := (*Refused)(nil); errors.As(c.badErr, &refused) {
 			c.badErr = nil // another policy may take it
 		}
 		c.policy = policies.of[src.Key()]
+		lacking := policies.lack(c.versions)
 		c.versions = policies.render(c.versions)
-		c.trim(now, settings.Keep)
+		c.trim(now, settings.keep())
+		c.older = older{lacking: lacking, troubles: c.troublesHere()}
 		if limit := now.Add(settings.Interval); c.next.After(limit) {
 			c.next = limit
 		}
 		certs = append(certs, c)
 	}
 	for _, src := range settings.Retired {
-		if c := known[src.Key()]; c != nil && !taken[src.Key()] {
-			taken[src.Key()] = true
+		if c := known[src.Key()]; c != nil && taken[src.Key()] == nil {
+			taken[src.Key()] = c
 			c.retired, c.wanted = true, false
 			c.policy = policies.of[src.Key()]
 			c.versions = policies.render(c.versions)
+			c.older = older{troubles: c.troublesHere()}
 			certs = append(certs, c)
 		}
 	}
-	s.settings, s.certs, s.dirty, s.publishAt = settings, certs, true, time.Time{}
+	s.settings, s.certs, s.byKey, s.dirty, s.publishAt = settings, certs, taken, true, time.Time{}
+	s.cache.SetLimit(settings.OldVersions)
+	s.cache.Retain(func(key string) bool { return taken[sourceOf(key)] != nil })
 	s.generation++
 }
 

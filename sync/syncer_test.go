@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,34 +28,83 @@ import (
 
 type fakeVault struct {
 	mu      sync.Mutex
-	secrets map[string]*vault.Secret // by name
-	errs    map[string]error
-	delay   map[string]time.Duration
-	asked   map[string]int
+	secrets map[string]*vault.Secret // the newest, by name
+	made    map[string][]*vault.Secret
+	issuers map[string]*x509.Certificate // of the newest that put has made, which its value lacks
+	// By name, by name/VERSION for one that is asked for by its version, and by name? for
+	// the list of versions. What goes wrong with a name does so for all of these, but
+	// that its newest version is disabled.
+	errs  map[string]error
+	delay map[string]time.Duration
+	asked map[string]int
 }
 
 func newFakeVault(t testing.TB, names ...string) *fakeVault {
-	v := &fakeVault{secrets: map[string]*vault.Secret{}, errs: map[string]error{}, delay: map[string]time.Duration{}, asked: map[string]int{}}
+	v := &fakeVault{secrets: map[string]*vault.Secret{}, made: map[string][]*vault.Secret{}, issuers: map[string]*x509.Certificate{}, errs: map[string]error{}, delay: map[string]time.Duration{}, asked: map[string]int{}}
 	for _, name := range names {
 		v.rotate(t, name, 1)
 	}
 	return v
 }
 
-func (v *fakeVault) Get(ctx context.Context, _ vault.Identity, ref vault.Ref) (*vault.Secret, error) {
-	v.mu.Lock()
-	v.asked[ref.Name()]++
-	s, err, delay := v.secrets[ref.Name()], v.errs[ref.Name()], v.delay[ref.Name()]
-	v.mu.Unlock()
-	select {
-	case <-time.After(delay):
-	case <-ctx.Done():
-		err = ctx.Err()
+func (v *fakeVault) Get(ctx context.Context, _ vault.Identity, ref vault.Ref) (secret *vault.Secret, err error) {
+	key := ref.Name()
+	if ref.Pinned() {
+		key += "/" + ref.Version()
 	}
+	err = v.answer(ctx, ref.Name(), key, func() error {
+		if !ref.Pinned() {
+			secret = v.secrets[ref.Name()]
+			return nil
+		}
+		i := slices.IndexFunc(v.made[ref.Name()], func(s *vault.Secret) bool { return s.Version == ref.Version() })
+		if i < 0 {
+			return &vault.Error{Kind: vault.KindNotFound, Fact: "no such version"}
+		}
+		secret = v.made[ref.Name()][i]
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	return secret, nil
+}
+
+func (v *fakeVault) Versions(ctx context.Context, _ vault.Identity, ref vault.Ref) (list []vault.VersionInfo, err error) {
+	err = v.answer(ctx, ref.Name(), ref.Name()+"?", func() error {
+		for _, s := range slices.Backward(v.made[ref.Name()]) {
+			list = append(list, vault.VersionInfo{Version: s.Version, Enabled: s.Enabled, Created: s.Created})
+		}
+		return nil
+	})
+	return list, err
+}
+
+// answer counts a question, and gives what the vault has at that moment when the time
+// that its answer takes is over.
+func (v *fakeVault) answer(ctx context.Context, name, key string, look func() error) error {
+	v.mu.Lock()
+	v.asked[key]++
+	err, delay := v.errs[key], v.delay[name]
+	if all, ok := v.errs[name].(*vault.Error); ok && err == nil && all.Kind != vault.KindDisabled {
+		err = all
+	}
+	if err == nil {
+		err = look()
+	}
+	v.mu.Unlock()
+	select {
+	case <-time.After(delay):
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// make adds a version that is the newest.
+func (v *fakeVault) make(name string, n int, value []byte) {
+	s := &vault.Secret{Version: version(n), ContentType: "application/x-pem-file", Value: vault.NewValue(value), Enabled: true, Created: time.Unix(1e9+int64(n), 0)}
+	v.set(func() { v.secrets[name], v.made[name] = s, append(v.made[name], s) })
 }
 
 func (v *fakeVault) set(f func()) {
@@ -67,8 +117,7 @@ func version(n int) string { return fmt.Sprintf("%032x", n) }
 
 func (v *fakeVault) rotate(t testing.TB, name string, n int) {
 	t.Helper()
-	s := &vault.Secret{Version: version(n), ContentType: "application/x-pem-file", Value: vault.NewValue(bundle(t, n)), Enabled: true}
-	v.set(func() { v.secrets[name] = s })
+	v.make(name, n, bundle(t, n))
 }
 
 func bundle(t testing.TB, n int) []byte {
@@ -94,6 +143,7 @@ type shelf struct {
 	mu    sync.Mutex
 	snaps []*tree.Snapshot
 	err   error
+	empty []string // links that led to a file whose bytes were not in memory; running reports them
 }
 
 func (p *shelf) Publish(_ context.Context, s *tree.Snapshot) error {
@@ -103,7 +153,17 @@ func (p *shelf) Publish(_ context.Context, s *tree.Snapshot) error {
 		return p.err
 	}
 	p.snaps = append(p.snaps, s)
+	for n := range s.Nodes() {
+		if target, ok := s.Lookup(n.Parent, n.Target); ok && n.Kind == tree.Link && target.Away != nil {
+			p.empty = append(p.empty, n.Name+" -> "+n.Target)
+		}
+	}
 	return nil
+}
+
+// node of a version's combined file, as it was published last; nil if there is none.
+func (p *shelf) node(name string, n int) *tree.Node {
+	return p.named("contoso-web." + name + "." + version(n))
 }
 
 func (p *shelf) fail(err error) {
@@ -173,6 +233,9 @@ func running(t *testing.T, opts Options, s Settings) *Syncer {
 		stop()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Error("Run:", err)
+		}
+		if p, ok := opts.Publisher.(*shelf); ok && p.empty != nil {
+			t.Errorf("readers were led to what is not in memory: %q", p.empty)
 		}
 	})
 	return syncer

@@ -216,6 +216,16 @@ func (v *Version) Content(sum [sha256.Size]byte) ([]byte, bool) {
 	return nil, false
 }
 
+// Has tells whether a version has a file of this SHA-256, in memory or not.
+func (v *Version) Has(sum [sha256.Size]byte) bool {
+	for _, c := range v.contents {
+		if c.sum == sum {
+			return true
+		}
+	}
+	return false
+}
+
 // With is the version in the forms that these views want: itself if it has them
 // all. An error, with the version as it is, says that it cannot be read again;
 // ErrStub, that it has to be restored for that.

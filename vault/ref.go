@@ -170,6 +170,12 @@ func (r Ref) Version() string { return r.version }
 // Pinned reports whether the Ref names one version, which never rotates.
 func (r Ref) Pinned() bool { return r.version != "" }
 
+// WithVersion returns the Ref of one version of the same secret, as the vault names it; "" is the newest.
+func (r Ref) WithVersion(version string) Ref {
+	r.version = version
+	return r
+}
+
 // Key returns the URL in lower case. Refs with equal keys are the same secret, the version included.
 func (r Ref) Key() string { return strings.ToLower(r.String()) }
 

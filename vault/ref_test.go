@@ -269,6 +269,15 @@ func checkRefError(t *testing.T, err error) {
 	}
 }
 
+func TestRefOfAVersion(t *testing.T) {
+	const version = "0123456789abcdef0123456789abcdef"
+	latest := mustParse(t, "https://contoso-web.vault.azure.net/secrets/www")
+	pinned := latest.WithVersion(version)
+	if want := mustParse(t, latest.String()+"/"+version); pinned != want || latest.Pinned() || pinned.WithVersion("") != latest {
+		t.Errorf("%s, want %s", pinned, want)
+	}
+}
+
 func mustParse(t *testing.T, raw string, suffixes ...string) vault.Ref {
 	t.Helper()
 	ref, _, err := vault.ParseRef(raw, suffixes...)
