@@ -31,8 +31,8 @@ type older struct {
 	listFailures int // since the last good one
 	listErr      error
 
-	errandAt time.Time // not before this, after failures
-	failures int
+	errandAt       time.Time // not before this, after failures
+	errandFailures int       // since the last good one
 }
 
 // errand is one question to a vault about older versions of a certificate: for the
@@ -178,7 +178,7 @@ func (r *runner) bring(ctx context.Context, f found) {
 
 // admit takes a version in that an errand has brought.
 func (c *certificate) admit(f found) {
-	c.failures, c.errandAt = 0, time.Time{}
+	c.errandFailures, c.errandAt = 0, time.Time{}
 	c.settle(f.id)
 	i := c.place(f.id)
 	if i >= 0 {
@@ -224,8 +224,8 @@ func (c *certificate) postpone(f found, now time.Time) {
 			c.missing = append(c.missing, f.id)
 		}
 	}
-	c.failures++
-	wait := backoff(c.failures)
+	c.errandFailures++
+	wait := backoff(c.errandFailures)
 	if ve != nil {
 		wait = max(wait, ve.RetryAfter)
 	}

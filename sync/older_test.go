@@ -69,7 +69,7 @@ func TestOldVersionIsReadAsItWas(t *testing.T) {
 					t.Errorf("%s: %v, %d bytes of %d", name, err, len(content), before.Size)
 				}
 			}
-			if n := v.asked["www/"+version(1)]; n != test.asked {
+			if n := v.times("www/" + version(1)); n != test.asked {
 				t.Errorf("%s: the vault was asked %d times", name, n)
 			}
 			if r := s.Report(); r.Versions != 1 || r.Cache.Bytes > test.limit || r.Cache.Limit != test.limit {
@@ -273,7 +273,7 @@ func TestReadsOfOldVersionsAreBounded(t *testing.T) {
 		wait.Wait()
 		asked := 0
 		for n := 1; n < 50; n++ {
-			asked += v.asked["www/"+version(n)]
+			asked += v.times("www/" + version(n))
 		}
 		// 49 versions, 8 at a time for a second each.
 		if took := time.Since(began); failed.Load() > 0 || asked != 49 || took != 7*time.Second {
@@ -297,7 +297,7 @@ func TestVaultGoesBackToAVersionThatIsNotInMemory(t *testing.T) {
 			t.Fatalf("%v; shown %s", err, p.shown("www"))
 		}
 		released()
-		if n := p.node("www", 1); n.Away != nil || !bytes.Equal(n.Content, content) || p.node("www", 2).Away == nil || v.asked["www/"+version(1)] != 0 {
+		if n := p.node("www", 1); n.Away != nil || !bytes.Equal(n.Content, content) || p.node("www", 2).Away == nil || v.times("www/"+version(1)) != 0 {
 			t.Errorf("the first: %+v, the second: %+v", n.Away, p.node("www", 2).Away)
 		}
 		if err := readOK(s, p.node("www", 2)); err != nil {
@@ -332,7 +332,7 @@ func TestVersionThatBecomesCurrentAgainIsFetchedFirst(t *testing.T) {
 			if n := p.node("www", 1); p.shown("www") != version(1) || n.Away != nil {
 				t.Errorf("%s: shown %s, %+v", name, p.shown("www"), n)
 			}
-			if limit > 0 && v.asked["www/"+version(1)] != 0 {
+			if limit > 0 && v.times("www/"+version(1)) != 0 {
 				t.Errorf("%s: asked for", name)
 			}
 		})

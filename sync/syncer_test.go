@@ -101,6 +101,13 @@ func (v *fakeVault) answer(ctx context.Context, name, key string, look func() er
 	}
 }
 
+// times is how often something was asked for.
+func (v *fakeVault) times(key string) int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.asked[key]
+}
+
 // make adds a version that is the newest.
 func (v *fakeVault) make(name string, n int, value []byte) {
 	s := &vault.Secret{Version: version(n), ContentType: "application/x-pem-file", Value: vault.NewValue(value), Enabled: true, Created: time.Unix(1e9+int64(n), 0)}
