@@ -19,6 +19,10 @@ const (
 	MinPollingInterval = 30 * time.Second
 	// DefaultKeepVersions is how many versions of a certificate the extension keeps.
 	DefaultKeepVersions = 2
+	// AllVersions is KeepVersions where all are to be readable that the vault has.
+	AllVersions = -1
+	// DefaultOldVersionsInMiB has room for thousands of old versions.
+	DefaultOldVersionsInMiB = 32
 	// DefaultRemovalGrace forgives a deployment that was broken for an hour.
 	DefaultRemovalGrace = time.Hour
 	// MaxRemovalGrace is the most that kvfs.removalGraceInS may say.
@@ -36,8 +40,10 @@ type Config struct {
 	// Zero: the settings say nothing.
 	Identity vault.Identity
 	Logging  Logging
-	// KeepVersions is how many versions of a certificate stay readable, the current one included: at least 1.
+	// KeepVersions is how many versions of a certificate stay readable, the current one included: 1 to 1000, or AllVersions.
 	KeepVersions int
+	// OldVersionsInMiB bounds the memory for versions that are not current: 0, which keeps none there, to 4096.
+	OldVersionsInMiB int
 	// RemovalGrace is how long the names of an entry stay that was removed from a changed document: 0 to a week.
 	RemovalGrace time.Duration
 	Transport    Transport
@@ -92,9 +98,10 @@ type Transport struct {
 
 func defaults() *Config {
 	return &Config{
-		PollingInterval: DefaultPollingInterval,
-		KeepVersions:    DefaultKeepVersions,
-		RemovalGrace:    DefaultRemovalGrace,
+		PollingInterval:  DefaultPollingInterval,
+		KeepVersions:     DefaultKeepVersions,
+		OldVersionsInMiB: DefaultOldVersionsInMiB,
+		RemovalGrace:     DefaultRemovalGrace,
 	}
 }
 

@@ -98,7 +98,8 @@ type ownFields struct {
 	viewFields
 	guardFields
 	Stores             storeBlocks     `json:"stores,omitempty" jsonschema:"Views of the certificates in a store, by its absolute path."`
-	KeepVersions       keepVersions    `json:"keepVersions,omitempty" jsonschema:"How many versions of a certificate stay readable, the current one included: 2 if left out."`
+	KeepVersions       keepVersions    `json:"keepVersions,omitempty" jsonschema:"How many versions of a certificate stay readable, the current one included: 2 if left out; \"all\" are those that the vault has, at most 1000."`
+	OldVersions        mebibytes       `json:"oldVersionsInMiB,omitempty" jsonschema:"Memory for versions that are not current, in MiB: 32 if left out. What has no room is fetched again when somebody reads it."`
 	RemovalGrace       graceSeconds    `json:"removalGraceInS,omitempty" jsonschema:"Seconds for which the names of an entry stay that was removed from a changed document: 3600 if left out."`
 	Identity           identityChoice  `json:"identity,omitempty" jsonschema:"Who asks the vaults, in place of authenticationSettings."`
 	Transport          transportFields `json:"transport,omitempty" jsonschema:"Another way to the vaults: private links, proxies, tests."`
@@ -199,7 +200,8 @@ type (
 	msiResourceID   struct{} // of ARM, or ""
 	layoutList      struct{} // of layout
 	storeBlocks     struct{} // storeFields by path
-	keepVersions    struct{}
+	keepVersions    struct{} // a number, or "all"
+	mebibytes       struct{}
 	suffixList      struct{}
 	connections     struct{}
 	identityChoice  struct{} // one of the identities

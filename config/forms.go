@@ -24,7 +24,8 @@ func forms2020() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[graceSeconds](): anyOf(whole(0, int(MaxRemovalGrace/time.Second)), text(`^[0-9]+$`)),
 		reflect.TypeFor[floorSeconds](): anyOf(whole(1, int(MinPollingInterval/time.Second)), text(`^0*([1-9]|[12][0-9]|30)$`)),
 		reflect.TypeFor[boolean]():      anyOf(&jsonschema.Schema{Type: "boolean"}, &jsonschema.Schema{Enum: []any{"true", "false"}}),
-		reflect.TypeFor[keepVersions](): whole(1, maxKeepVersions),
+		reflect.TypeFor[keepVersions](): anyOf(whole(1, maxKeepVersions), &jsonschema.Schema{Enum: []any{wordAll}}),
+		reflect.TypeFor[mebibytes]():    whole(0, maxOldVersions),
 
 		reflect.TypeFor[keyFormat]():     oneWord[keyFormat](),
 		reflect.TypeFor[onNotYetValid](): oneWord[onNotYetValid](),

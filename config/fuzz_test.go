@@ -32,7 +32,7 @@ func addDocuments(f *testing.F) {
 func FuzzParse(f *testing.F) {
 	addDocuments(f)
 	f.Add([]byte(`{"kvfs": {"layouts": ["v3"], "keepVersions": 3, "transport": {"connect": {"a:1": "b:2"}}, "vaultDnsSuffixes": [".x:1"]}}`))
-	f.Add([]byte(`{"kvfs": {"layouts": ["live", "pfx"], "keepVersions": 3, "onDisabled": "hide", "stores": {"/s": {"layouts": ["jks"]}, "/s/": null}},
+	f.Add([]byte(`{"kvfs": {"layouts": ["live", "pfx"], "keepVersions": "all", "oldVersionsInMiB": 0, "onDisabled": "hide", "stores": {"/s": {"layouts": ["jks"]}, "/s/": null}},
 		"secretsManagementSettings": {"certificateStoreLocation": "/s", "observedCertificates": [{"url": "` + www + `", "customSymbolicLinkName": "contoso-web.api.pfx", "kvfs": {"layouts": ["v3"], "verifyChain": "failOpen"}},
 		"` + www + `", {"url": "` + api + `", "kvfs": {"layouts": ["x509store"]}, "certificateStoreLocation": "/s/my"}]}}`))
 	f.Add([]byte(`{"settings": "{\\\"secretsManagementSettings\\\": {}}"}`))
@@ -104,7 +104,8 @@ func checkWrapped(t *testing.T, data []byte, cfg *Config) {
 }
 
 func checkConfig(t *testing.T, cfg *Config) {
-	if cfg.RemovalGrace < 0 || cfg.RemovalGrace > MaxRemovalGrace || cfg.PollingInterval < 1 || cfg.KeepVersions < 1 {
+	if cfg.RemovalGrace < 0 || cfg.RemovalGrace > MaxRemovalGrace || cfg.PollingInterval < 1 || cfg.OldVersionsInMiB < 0 ||
+		cfg.KeepVersions < 1 && cfg.KeepVersions != AllVersions || cfg.KeepVersions > maxKeepVersions {
 		t.Fatalf("out of bounds: %+v", cfg)
 	}
 	owners, names := make(map[storeName]Certificate), make(map[storeName]bool)

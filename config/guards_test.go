@@ -72,7 +72,7 @@ func TestTheHintNamesTheWordsThatAreKnown(t *testing.T) {
 		`"onDisabled": "drop"`:   "known are keep and hide",
 		`"keyFormat": "pkcs1"`:   "known are pkcs8 and traditional",
 		`"layouts": ["v5"]`:      "known are v3, v4, live, certs, pfx, jks, truststore and x509store",
-		`"keepVersions": "ever"`: `write 1 to 1000, without quotes`,
+		`"keepVersions": "ever"`: `write 1 to 1000, or "all"`,
 	} {
 		_, ps := Parse("", fmt.Appendf(nil, inOwn, field))
 		if len(ps) != 1 || ps[0].Hint != want {

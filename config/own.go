@@ -22,8 +22,11 @@ func (s *settings) readOwn(n *node) {
 		s.readStores(n, o.join("stores"))
 	}
 	if n := o.get("keepVersions"); n != nil {
-		if v, ok := s.number(n, o.join("keepVersions"), 1, maxKeepVersions); ok {
-			s.config.KeepVersions = v
+		s.keepVersions(n, o.join("keepVersions"))
+	}
+	if n := o.get("oldVersionsInMiB"); n != nil {
+		if v, ok := s.number(n, o.join("oldVersionsInMiB"), 0, maxOldVersions); ok {
+			s.config.OldVersionsInMiB = v
 		}
 	}
 	if n := o.get("removalGraceInS"); n != nil {
@@ -55,8 +58,27 @@ func (s *settings) removalGrace(n *node, path string) {
 	}
 }
 
-// maxKeepVersions keeps a slip of the keyboard from filling the store.
-const maxKeepVersions = 1000
+const (
+	// maxKeepVersions keeps a slip of the keyboard from filling the store.
+	maxKeepVersions = 1000
+	// maxOldVersions is 4 GiB, more than anybody's old versions have.
+	maxOldVersions = 4096
+	wordAll        = "all"
+)
+
+func (s *settings) keepVersions(n *node, path string) {
+	if n.kind == kindString && n.text == wordAll {
+		s.config.KeepVersions = AllVersions
+		return
+	}
+	v, err := strconv.Atoi(n.text)
+	if n.kind != kindNumber || err != nil || v < 1 || v > maxKeepVersions {
+		bounds := fmt.Sprintf("1 to %d", maxKeepVersions)
+		s.mismatch(n, path, "a whole number from "+bounds+" or "+quote(wordAll), "write "+bounds+", or "+quote(wordAll))
+		return
+	}
+	s.config.KeepVersions = v
+}
 
 func (s *settings) lowerFloor(n *node, path string) {
 	d, ok := s.seconds(n, path, 1)

@@ -28,7 +28,7 @@ func TestOwnSettings(t *testing.T) {
 		{`"layout": ["v3"]`, nil, []string{`error: kvfs: "layout" is not a known field`}},
 		{`"colour": 1, "shape": 2`, nil, []string{`error: kvfs: "colour" is not a known field`, `error: kvfs: "shape" is not a known field`}},
 	})
-	const number = "is not a whole number from 1 to 1000"
+	const number = `is not a whole number from 1 to 1000 or "all"`
 	testFields(t, place, func(c *Config) any { return c.KeepVersions }, []fieldTest{
 		{``, 2, nil},
 		{`"keepVersions": 1`, 1, nil},
@@ -37,8 +37,19 @@ func TestOwnSettings(t *testing.T) {
 		{`"keepVersions": 1001`, nil, []string{"error: kvfs.keepVersions: 1001 " + number}},
 		{`"keepVersions": 2.0`, nil, []string{"error: kvfs.keepVersions: 2.0 " + number}},
 		{`"keepVersions": "2"`, nil, []string{`error: kvfs.keepVersions: "2" ` + number}},
-		{`"keepVersions": "all"`, nil, []string{`error: kvfs.keepVersions: "all" ` + number}},
+		{`"keepVersions": "all"`, AllVersions, nil},
+		{`"keepVersions": -1`, nil, []string{"error: kvfs.keepVersions: -1 " + number}},
+		{`"keepVersions": "All"`, nil, []string{`error: kvfs.keepVersions: "All" ` + number}},
 		{`"keepVersions": true`, nil, []string{"error: kvfs.keepVersions: true " + number}},
+	})
+	const mebibytes = "is not a whole number from 0 to 4096"
+	testFields(t, place, func(c *Config) any { return c.OldVersionsInMiB }, []fieldTest{
+		{``, 32, nil},
+		{`"oldVersionsInMiB": 0`, 0, nil},
+		{`"oldVersionsInMiB": 4096`, 4096, nil},
+		{`"oldVersionsInMiB": 4097`, nil, []string{"error: kvfs.oldVersionsInMiB: 4097 " + mebibytes}},
+		{`"oldVersionsInMiB": -1`, nil, []string{"error: kvfs.oldVersionsInMiB: -1 " + mebibytes}},
+		{`"oldVersionsInMiB": "32"`, nil, []string{`error: kvfs.oldVersionsInMiB: "32" ` + mebibytes}},
 	})
 	testFields(t, beside, func(c *Config) any { return c.KeepVersions }, []fieldTest{
 		{`"kvfs": []`, nil, []string{"error: kvfs: a list is not an object"}},
