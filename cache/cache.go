@@ -21,6 +21,7 @@ type Sized interface {
 // Options of a Cache. Their zero values are usable.
 type Options struct {
 	Limit    int64         // bytes of all values together; 0: nothing is kept
+	Overhead int64         // bytes that count for each value beside its size
 	Timeout  time.Duration // of one load, its wait for a place included; 0: 10 s
 	Remember time.Duration // how long a failure is the answer without another try; 0: 5 s
 	Loads    int           // side by side; 0: 8
@@ -170,7 +171,7 @@ func (c *Cache[V]) Put(key string, v V) {
 	defer c.mu.Unlock()
 	c.failures.Remove(key)
 	c.remove(key)
-	size := int64(v.Size())
+	size := c.size(v)
 	if size > c.limit {
 		return
 	}
@@ -179,11 +180,13 @@ func (c *Cache[V]) Put(key string, v V) {
 	c.bytes += size
 }
 
+func (c *Cache[V]) size(v V) int64 { return int64(v.Size()) + c.opts.Overhead }
+
 // makeRoom is called with mu held, as are all below it.
 func (c *Cache[V]) makeRoom(size int64) {
 	for c.bytes+size > c.limit {
 		_, oldest, _ := c.held.RemoveOldest()
-		c.bytes -= int64(oldest.Size())
+		c.bytes -= c.size(oldest)
 		c.stats.Evictions++
 	}
 }
@@ -191,7 +194,7 @@ func (c *Cache[V]) makeRoom(size int64) {
 func (c *Cache[V]) remove(key string) {
 	if old, ok := c.held.Peek(key); ok {
 		c.held.Remove(key)
-		c.bytes -= int64(old.Size())
+		c.bytes -= c.size(old)
 	}
 }
 

@@ -242,11 +242,26 @@ func TestOnlySoManyLoadsSideBySide(t *testing.T) {
 	})
 }
 
+func TestOverheadCounts(t *testing.T) {
+	c := New[text](Options{Limit: 100, Overhead: 20})
+	for _, key := range []string{"a", "b", "c"} {
+		c.Put(key, sized(25))
+	}
+	if s := c.Stats(); s.Values != 2 || s.Bytes != 90 {
+		t.Errorf("%+v", s)
+	}
+	c.Take("c")
+	c.Put("d", sized(81))
+	if s := c.Stats(); s.Values != 1 || s.Bytes != 45 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // Whatever happens side by side, there are never more bytes than the limit, and the
 // count of them is right.
 func TestLimitHoldsUnderLoad(t *testing.T) {
 	const limit = 2000
-	c := New[text](Options{Limit: limit})
+	c := New[text](Options{Limit: limit, Overhead: 10})
 	var wait sync.WaitGroup
 	for worker := range 8 {
 		wait.Go(func() {
@@ -273,7 +288,7 @@ func TestLimitHoldsUnderLoad(t *testing.T) {
 	var held int64
 	for _, key := range c.held.Keys() {
 		v, _ := c.Peek(key)
-		held += int64(v.Size())
+		held += int64(v.Size()) + 10
 	}
 	if s := c.Stats(); s.Bytes != held || s.Evictions == 0 || s.Hits == 0 {
 		t.Errorf("%d bytes are held, %+v", held, s)

@@ -10,14 +10,14 @@
 //
 // # Invariants
 //
-//   - The values that are held never have more bytes together than the limit. One
-//     that is bigger than the limit is handed out and not kept.
+//   - The values that are held never have more bytes together, their overhead
+//     included, than the limit. One that is bigger than the limit is handed out and
+//     not kept.
 //   - A value does not change, nor does its size, once it was handed to the cache.
 //   - A load runs without any lock of the cache.
 //
 // # Limitations
 //
-// Only the bytes that a value says it has are counted, not the bookkeeping, some 200
-// bytes each. A load that nobody waits for any more goes on until its end or its
+// What a value takes beside its bytes is an estimate, Options.Overhead. A load that nobody waits for any more goes on until its end or its
 // time is over: what it brings is likely to be asked for again.
 package cache

@@ -25,6 +25,7 @@ type Report struct {
 	Certificates []Certificate `json:"certificates"`
 	Leaving      []Leaving     `json:"leaving,omitempty"`
 	Vaults       []Vault       `json:"vaults"`
+	Held         Held          `json:"held"`
 	Cache        Cache         `json:"cache"`
 	Error        *Error        `json:"error,omitempty"` // of kvfs as a whole
 	// Requests of the kernel by kind, since the mount was made, and those that made
@@ -62,6 +63,7 @@ type Certificate struct {
 	Identity    string     `json:"identity"`
 	Links       []string   `json:"links"`
 	Warnings    []string   `json:"warnings,omitempty"`
+	LeftOut     int        `json:"leftOut,omitempty"` // older versions that are in the vault and cannot be read
 	Error       *Error     `json:"error,omitempty"`
 	// RemovedAt is when the last names of a certificate go that the settings have
 	// no more; its state is "removed".
@@ -90,10 +92,23 @@ type Vault struct {
 	Failed       uint64 `json:"failed"`
 }
 
-// Cache is what is held in memory.
-type Cache struct {
+// Held is what is always in memory: the current version of each certificate, and
+// those that are newer.
+type Held struct {
 	Versions int `json:"versions"`
 	Bytes    int `json:"bytes"`
+}
+
+// Cache is what is in memory of older versions, and what became of reads of them. Who
+// finds a version there hits; who misses it has it fetched.
+type Cache struct {
+	Versions  int    `json:"versions"`
+	Bytes     int64  `json:"bytes"`
+	Limit     int64  `json:"limit"` // of bytes; 0: none is kept
+	Hits      uint64 `json:"hits"`
+	Misses    uint64 `json:"misses"`
+	Evictions uint64 `json:"evictions"` // for want of room
+	Failures  uint64 `json:"failures"`  // to fetch one again
 }
 
 // Time is a pointer to t, nil if t is zero.

@@ -130,7 +130,11 @@ func (d *daemon) prepareStores(come []string, next wanted) error {
 
 // settings of the syncer; stores are those that exist.
 func (d *daemon) settings(w wanted, stores []string) kvsync.Settings {
-	s := kvsync.Settings{Vault: w.vault, Policy: d.policies(w), Sources: sources(w.cfg.Certificates), Interval: w.cfg.PollingInterval, Keep: w.cfg.KeepVersions}
+	s := kvsync.Settings{Vault: w.vault, Policy: d.policies(w), Sources: sources(w.cfg.Certificates), Interval: w.cfg.PollingInterval,
+		Keep: w.cfg.KeepVersions, OldVersions: int64(w.cfg.OldVersionsInMiB) << 20}
+	if w.cfg.KeepVersions == config.AllVersions {
+		s.Keep = kvsync.KeepAll
+	}
 	for _, r := range w.removed {
 		s.Retired = append(s.Retired, source(r.Certificate))
 	}

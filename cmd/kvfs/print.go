@@ -137,6 +137,10 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("printing: %w", err)
 	}
+	if c := r.Cache; c.Evictions+c.Failures > 0 {
+		a.printf("\nold versions: %d in %s of %s of memory; %d %s for want of room, %d could not be fetched again\n",
+			c.Versions, size(c.Bytes), size(c.Limit), c.Evictions, plural(int(c.Evictions), "has gone", "have gone"), c.Failures)
+	}
 	for _, c := range r.Certificates {
 		a.printTrouble(c, now)
 	}
@@ -144,6 +148,17 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 		a.printf("\n%s\n  not in the settings any more; these names go %s:\n    %s\n", l.URL, until(&l.At, now), strings.Join(l.Links, "\n    "))
 	}
 	return nil
+}
+
+// size in units that people read.
+func size(bytes int64) string {
+	switch {
+	case bytes < 1<<10:
+		return fmt.Sprintf("%d B", bytes)
+	case bytes < 1<<20:
+		return fmt.Sprintf("%.1f KiB", float64(bytes)/(1<<10))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20))
 }
 
 // printTrouble says what is wrong with a certificate, and since when.
@@ -209,7 +224,11 @@ func (a *app) printChecked(name string, r checked, cfg *config.Config) error {
 	if cfg == nil {
 		return nil
 	}
-	a.printf("%d %s, polled every %s, %d versions kept\n", len(r.Certificates), plural(len(r.Certificates), "certificate", "certificates"), cfg.PollingInterval, cfg.KeepVersions)
+	kept := strconv.Itoa(cfg.KeepVersions)
+	if cfg.KeepVersions == config.AllVersions {
+		kept = "all"
+	}
+	a.printf("%d %s, polled every %s, %s versions kept\n", len(r.Certificates), plural(len(r.Certificates), "certificate", "certificates"), cfg.PollingInterval, kept)
 	for _, c := range r.Certificates {
 		a.printf("\n%s\n  as    %s\n  asked by the %s\n", c.URL, strings.Join(c.Links, "\n        "), c.Identity)
 		a.printf("  read by root%s\n", readers(c.ACLs))

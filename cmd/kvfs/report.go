@@ -20,10 +20,12 @@ func (d *daemon) Report() status.Report {
 	d.mu.Lock()
 	unknown := d.unknown // replaced as a whole
 	d.mu.Unlock()
+	old := synced.Cache
 	r := status.Report{
 		State: overall(synced), Version: version(), Started: d.began.UTC().Truncate(time.Second), Settings: absolute(d.origin.file),
 		Processes: status.Processes{Server: os.Getpid(), Publisher: served.Publisher},
-		Mounts:    nonNil(d.fs.Mounts()), Requests: served.Requests, Panics: served.Panics, Cache: status.Cache{Versions: synced.Versions, Bytes: synced.Bytes},
+		Mounts:    nonNil(d.fs.Mounts()), Requests: served.Requests, Panics: served.Panics, Held: status.Held{Versions: synced.Versions, Bytes: synced.Bytes},
+		Cache:        status.Cache{Versions: old.Values, Bytes: old.Bytes, Limit: old.Limit, Hits: old.Hits, Misses: old.Misses, Evictions: old.Evictions, Failures: old.Failures},
 		Certificates: []status.Certificate{}, Vaults: []status.Vault{},
 	}
 	if err := d.trouble(r.Mounts, synced.Publish); err != nil {
@@ -45,7 +47,7 @@ func certificateStatus(now wanted, c kvsync.Status) status.Certificate {
 	s := status.Certificate{
 		URL: c.Source.Ref.String(), State: string(c.State), Version: string(c.Version), Failures: c.Failures,
 		NotAfter: status.Time(c.NotAfter), LastAttempt: status.Time(c.LastAttempt), LastSuccess: status.Time(c.LastSuccess),
-		NextPoll: status.Time(c.NextTry), Identity: c.Source.Identity.String(), Links: links(now, c.Source, c.State != kvsync.Partial), Warnings: c.Warnings, Error: statusError(c.Err),
+		NextPoll: status.Time(c.NextTry), Identity: c.Source.Identity.String(), Links: links(now, c.Source, c.State != kvsync.Partial), Warnings: c.Warnings, LeftOut: c.LeftOut, Error: statusError(c.Err),
 	}
 	if c.State == kvsync.Removed {
 		s.RemovedAt, s.NextPoll = status.Time(now.removedAt(c.Source)), nil
