@@ -22,6 +22,7 @@ const tellPatience = 5 * time.Second
 type Client struct {
 	socket unix.Sockaddr // nil: nobody to tell
 	keeper int
+	own    bool // it is a Keeper, not systemd
 	every  time.Duration
 	gone   chan struct{}
 
@@ -75,6 +76,7 @@ func Inherit() (*Client, error) {
 		}
 	}
 	if env[keeperMark] != "" {
+		c.own = true
 		pipe := c.left[0].fd
 		c.left = c.left[1:]
 		if err := unix.SetNonblock(pipe, true); err != nil {
@@ -189,9 +191,12 @@ func (c *Client) Keep(name string, fd int) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	// systemd passes over these without a word.
-	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_PATH != 0 {
-		return fmt.Errorf("descriptor %d (%s) cannot be kept: not open, or with O_PATH alone", fd, name)
+	switch flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); {
+	case err != nil:
+		return fmt.Errorf("descriptor %d (%s) cannot be kept: %w", fd, name, err)
+	case flags&unix.O_PATH != 0 && !c.own:
+		// It passes over these without a word.
+		return fmt.Errorf("descriptor %d (%s) cannot be kept by systemd: it was opened with O_PATH", fd, name)
 	}
 	if err := c.send("FDSTORE=1\nFDNAME="+name, fd); err != nil {
 		return err

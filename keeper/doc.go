@@ -39,7 +39,8 @@
 //   - Code [Again]: it has parked. A successor is started at once. It is a failure only
 //     if the server was not ready.
 //   - A signal, or another code: a successor is started at once. If the server ended
-//     before READY=1 or within 1 s after it, that is a failure. Failures in a row are
+//     before READY=1 or within 1 s after it (50 ms if somebody sent SIGKILL), that is a
+//     failure. Failures in a row are
 //     followed by waits of 0, 50 ms, 100 ms and so on up to 2 s; a server that lives for
 //     10 s after READY=1 makes up for them.
 //   - The last of Options.Tries failures in a row: [Options.LastGasp] runs with all that
@@ -76,8 +77,6 @@
 //   - A kept descriptor is not watched. systemd drops one that polls as hung up or in
 //     error; a Keeper keeps it until it is told otherwise. FDPOLL=, MAINPID=,
 //     RELOADING=1, EXTEND_TIMEOUT_USEC= and WATCHDOG=trigger are passed over.
-//   - A server that somebody kills within 1 s after READY=1, time and again, is not told
-//     from one that crashes.
 //   - As process 1 of a container it does not reap what its servers leave behind.
 //   - A program that calls Run must not wait for any child (wait4 of -1) elsewhere.
 package keeper

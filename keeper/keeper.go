@@ -46,13 +46,16 @@ type Options struct {
 	Dir string
 
 	Logger *slog.Logger // nil: nothing is logged
-	// Started is told the process id of each server, in Run. It must not block.
+	// Started is told the process id of each server, and Ready that it has said so, in
+	// Run. Neither may block.
 	Started func(pid int)
+	Ready   func()
 }
 
 // patience are the times of the rules in the package documentation.
 type patience struct {
 	young  time.Duration // a server that ends so soon after READY=1 has failed
+	shot   time.Duration // the same for one that somebody has killed
 	mature time.Duration // one that lived so long after it makes up for failures
 	stop   time.Duration // for the end of a server that was told to end
 	dead   time.Duration // for the end of a process after SIGKILL
@@ -100,7 +103,7 @@ func New(o Options) (k *Keeper, err error) {
 		o.StartTimeout = 30 * time.Second
 	}
 	k = &Keeper{o: o, log: o.Logger, socket: -1, pipe: [2]int{-1, -1}, null: -1, wakeFD: -1, patience: patience{
-		young: time.Second, mature: 10 * time.Second, stop: 15 * time.Second, dead: time.Second, gasp: 10 * time.Second,
+		young: time.Second, shot: 50 * time.Millisecond, mature: 10 * time.Second, stop: 15 * time.Second, dead: time.Second, gasp: 10 * time.Second,
 	}}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
@@ -395,7 +398,11 @@ func (k *Keeper) ended(e end, stop bool) *result {
 		k.log.Info("the server has parked, a successor goes on", "pid", s.pid)
 		return nil
 	}
-	if !up || now.Sub(s.ready) < k.patience.young {
+	young := k.patience.young
+	if e.by == unix.SIGKILL { // no fault of its own, unless it happens at once each time
+		young = k.patience.shot
+	}
+	if !up || now.Sub(s.ready) < young {
 		k.failures++
 		k.next = now.Add(backoff(k.failures))
 	}
@@ -475,6 +482,9 @@ func (k *Keeper) handle(text []byte, fds []int) (rest []int) {
 			k.notReady = 0
 		}
 		k.log.Info("server ready", "pid", s.pid, "after", now.Sub(s.started))
+		if k.o.Ready != nil {
+			k.o.Ready()
+		}
 	}
 	if m.ping {
 		s.alive = now

@@ -30,7 +30,8 @@ type server struct {
 
 // end is what came of a server.
 type end struct {
-	code int // -1: killed by a signal
+	code int         // -1: killed by a signal
+	by   unix.Signal // that, if it was not the keeper's; 0: none
 	fact string
 	err  error // it did not even start
 }
@@ -93,7 +94,7 @@ func (s *server) reap() (e end, ok bool) {
 	case status.Signaled() && !s.killed.IsZero():
 		e = end{code: -1, fact: "was killed: " + s.why}
 	case status.Signaled():
-		e = end{code: -1, fact: "was killed by " + unix.SignalName(status.Signal())}
+		e = end{code: -1, by: status.Signal(), fact: "was killed by " + unix.SignalName(status.Signal())}
 	default:
 		e = end{code: status.ExitStatus(), fact: fmt.Sprintf("ended with code %d", status.ExitStatus())}
 	}

@@ -135,7 +135,7 @@ func (a *app) check(ctx context.Context, o origin, how checkOptions) error {
 // checkOnline adds what the vaults say; refused is the failure of those that say
 // no, and err of what kept them from being asked.
 func (a *app) checkOnline(ctx context.Context, o origin, cfg *config.Config, result *checked) (refused, err error) {
-	client, err := newVault(o, cfg, a)
+	client, err := newVault(o, cfg, a, nil)
 	if err != nil {
 		return nil, err
 	}

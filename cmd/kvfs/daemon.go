@@ -9,7 +9,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -35,10 +34,10 @@ const idleGCPercent = 30
 
 // daemon is a kvfs that serves.
 type daemon struct {
+	*kept
 	app    *app
 	log    *slog.Logger
 	origin origin
-	fs     *fs.FS
 	syncer *kvsync.Syncer
 	issuer chain.Fetcher
 	began  time.Time
@@ -54,36 +53,40 @@ type daemon struct {
 	settleAt  time.Time           // when to try again what is unsettled
 }
 
-// newDaemon checks everything that can be checked before anything is mounted.
-// renewed, which may be nil, is told of every new version.
-func newDaemon(a *app, o origin, cfg *config.Config, renewed func(kvsync.Renewal)) (*daemon, error) {
-	client, err := newVault(o, cfg, a)
+// newDaemon checks everything that can be checked before anything is mounted. What
+// a predecessor serves goes on being served whatever comes of it.
+func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
+	client, err := newVault(o, now.cfg, a, now.doc.CA)
 	if err != nil {
 		return nil, err
 	}
-	ca, err := readCA(cfg)
-	if err != nil {
-		return nil, err
-	}
-	passwords, err := readPasswords(cfg)
-	if err != nil {
-		return nil, err
-	}
-	d := &daemon{app: a, log: a.logger(), origin: o, now: wanted{cfg: cfg, vault: client, ca: ca, passwords: passwords}, began: time.Now(), reloads: make(chan chan<- status.Reloaded)}
+	now.vault = client
+	d := &daemon{kept: k, app: a, log: a.logger(), origin: o, now: now, began: time.Now(), reloads: make(chan chan<- status.Reloaded)}
 	stores := d.now.stores(nil)
 	if err := checkNested(stores); err != nil {
 		return nil, err
 	}
-	if err := d.prepareStores(stores, d.now); err != nil {
+	if err := d.prepareStores(d.coming(now), d.now); err != nil {
 		return nil, err
 	}
 	d.issuer.Logger = d.log
-	d.logIgnored(cfg)
-	if d.fs, err = fs.New(fs.Options{Stores: stores, Rootless: rootless(), Logger: d.log}); err != nil {
-		return nil, err
-	}
-	d.syncer = kvsync.New(kvsync.Options{Publisher: d.fs, Logger: d.log, Renewed: renewed}, d.settings(d.now, stores))
+	d.logIgnored(now.cfg)
+	d.set(now)
+	d.syncer = kvsync.New(kvsync.Options{Publisher: d.fs, Logger: d.log}, d.settings(d.now, union(d.fs.Mounts(), stores)))
+	d.loader.set(d.syncer)
 	return d, nil
+}
+
+// coming are the stores that are wanted and not visible.
+func (d *daemon) coming(next wanted) []string {
+	visible := d.fs.Mounts()
+	return slices.DeleteFunc(next.stores(nil), func(at string) bool { return slices.Contains(visible, at) })
+}
+
+func union(a, b []string) []string {
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 func rootless() bool { return os.Geteuid() != 0 }
@@ -97,10 +100,7 @@ func (d *daemon) ownFiles(cfg *config.Config) []string {
 // store inside another one nothing is to be prepared: its place is a directory
 // in the other.
 func (d *daemon) prepareStores(come []string, next wanted) error {
-	own, all := d.ownFiles(next.cfg), next.stores(nil)
-	if d.fs != nil {
-		all = append(all, d.fs.Mounts()...)
-	}
+	own, all := d.ownFiles(next.cfg), union(next.stores(nil), d.fs.Mounts())
 	for _, store := range come {
 		if isInside(store, all) {
 			continue
@@ -179,42 +179,55 @@ func (d *daemon) reportUnknown(entries []tree.Entry, unknown [][]acl.Unknown) {
 //
 // Things start in the order poll, connection, stores, and end in the reverse
 // order. The kernel is answered from before the first store appears until after
-// the last is gone.
-func (d *daemon) serve(ctx context.Context, control *status.Server, hangUps <-chan os.Signal, ready func()) (err error) {
+// the last is gone. After a predecessor the kernel is being answered already, and
+// everything else follows.
+func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, ready func()) (err error) {
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
-	hardenProcess(d.log)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(idleGCPercent)
 	}
+	if d.serving != nil {
+		if err := d.fs.Attach(); err != nil { // without a publisher nothing is renewed, and all is served
+			d.log.Error("a publisher cannot be started; it is tried again", "err", err)
+		}
+	}
 
-	// Both end with ctx, and if one ends before, all does.
+	// All end with ctx, and if one ends before, all does.
 	var work errgroup.Group
 	work.Go(func() error { defer d.stop(); return ignoreEnd(ctx, d.syncer.Run(ctx)) })
-	work.Go(func() error { defer d.stop(); return control.Serve(ctx, d) })
+	work.Go(func() error { defer d.stop(); return d.control.Serve(ctx, d) })
+	work.Go(func() error { d.watch(ctx); return nil })
 	defer func() {
 		d.stop()
 		err = errors.Join(err, work.Wait())
 	}()
-	select {
-	case <-d.syncer.Ready():
-	case <-time.After(firstPollPatience):
-		d.log.Warn("the first poll takes long; mounting what has come", "after", firstPollPatience)
-	case <-ctx.Done():
-		return nil
+	if d.serving == nil {
+		select {
+		case <-d.syncer.Ready():
+		case <-time.After(firstPollPatience):
+			d.log.Warn("the first poll takes long; mounting what has come", "after", firstPollPatience)
+		case <-ctx.Done():
+			return nil
+		}
+		if err := d.mount(); err != nil {
+			return err
+		}
 	}
-	unmount, err := d.mount()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(unmount(), err) }()
+	defer func() { err = errors.Join(d.leave(), err) }()
+	d.tell(d.client.Ready())
 	ready()
+	if !sameSet(d.fs.Mounts(), d.wanted().stores(d.fs.Mounts())) {
+		_ = d.settle(ctx) // it has said what is wrong, and is tried again
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			// No plan may be under way when the stores are taken away.
 			_ = work.Wait() // its error is returned at the end
 			return nil
+		case <-d.serving.lost:
+			return fail(exitFailed, "unmounted", "start it again", "somebody else has unmounted the stores, or aborted the connection")
 		case <-hangUps:
 			d.hangUp(ctx)
 		case answer := <-d.reloads:
@@ -225,39 +238,61 @@ func (d *daemon) serve(ctx context.Context, control *status.Server, hangUps <-ch
 	}
 }
 
-// mount makes the stores visible. unmount takes them away, and fails if somebody
-// else has ended the service.
-func (d *daemon) mount() (unmount func() error, err error) {
-	if err := d.fs.Open(); err != nil {
-		return nil, explainMount(err)
+// mount makes the stores visible.
+func (d *daemon) mount() (err error) {
+	if err := d.fs.Open(d.now.stores(nil)...); err != nil {
+		return explainMount(err)
 	}
-	// Not a child of ctx: whoever still reads while the stores are taken away
-	// wants an answer.
-	serving, stop := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	var leaving atomic.Bool // from here on it is us who unmount
-	go func() {
-		err := d.fs.Serve(serving)
-		if !leaving.Load() && err == nil {
-			err = fail(exitFailed, "unmounted", "start it again", "somebody else has unmounted the stores, or aborted the connection")
-		}
-		served <- err
-		d.stop()
-	}()
-	end := func() error {
-		leaving.Store(true)
-		stop()
-		err := <-served
-		d.fs.Close()
-		return err
-	}
+	d.serving = startServing(d.fs)
 	if err := d.fs.Attach(); err != nil {
-		return nil, errors.Join(explainMount(err), end())
+		return errors.Join(explainMount(err), d.serving.end())
 	}
-	return func() error {
-		leaving.Store(true)
-		return errors.Join(d.fs.Detach(), end())
-	}, nil
+	return nil
+}
+
+// leave takes the stores away, unless a successor is to go on with them.
+func (d *daemon) leave() error {
+	if d.parking.Load() {
+		return d.serving.end()
+	}
+	d.tell(d.client.Stopping())
+	d.serving.leaving.Store(true)
+	return errors.Join(d.fs.Detach(), d.serving.end())
+}
+
+// watch tells the keeper that all is well, for as long as it is, and says when there is
+// no keeper any more.
+func (d *daemon) watch(ctx context.Context) {
+	var tick <-chan time.Time
+	every := d.client.PingEvery()
+	if every > 0 {
+		t := time.NewTicker(every)
+		defer t.Stop()
+		tick = t.C
+	}
+	gone := d.client.Gone()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick:
+			// A request that is not answered for so long never will be: no ping, and this
+			// process is replaced.
+			if d.fs.Busy() < every {
+				d.tell(d.client.Ping())
+			}
+		case <-gone:
+			gone, tick = nil, nil
+			d.log.Error("the keeper has died: all is served, but the next death of this process ends that", "hint", "restart kvfs when it suits you")
+		}
+	}
+}
+
+// tell logs what could not be said to the keeper.
+func (d *daemon) tell(err error) {
+	if err != nil {
+		d.log.Warn("the keeper does not listen", "err", err)
+	}
 }
 
 // explainMount names what a mount needs, for the errors that people meet.

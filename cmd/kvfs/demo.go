@@ -1,28 +1,29 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"kvfs/config"
 	"kvfs/emulator"
 	"kvfs/status"
-	kvsync "kvfs/sync"
-	"kvfs/tree"
 )
 
 func (a *app) demoCommand() *cobra.Command {
@@ -55,9 +56,9 @@ type demoOptions struct {
 	rotate time.Duration
 }
 
-// demo runs vault and kvfs in one process. It is otherwise what a user runs: the
-// settings go through a file, the secrets through the Azure client and TLS, the
-// certificates through the kernel.
+// demo runs the vault. Everything else is what a user runs: a keeper and its server,
+// settings in a file, secrets through the Azure client and TLS, certificates through
+// the kernel, and inotify to see them renewed.
 func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	if o.certs < 1 || o.rotate < time.Second {
 		return fail(exitUsage, "usage", "see kvfs demo --help", "at least one certificate, and a second between renewals")
@@ -152,37 +153,74 @@ func (d *demo) run(ctx context.Context, from origin, rotate time.Duration) (err 
 	if cfg == nil {
 		return from.invalid()
 	}
-	control, err := status.Listen(d.app.socket)
+	said, log, err := os.Pipe()
 	if err != nil {
-		return err
+		return fmt.Errorf("making a pipe: %w", err)
 	}
-	quiet := *d.app
-	quiet.stderr = demoLog{d.app}
-	kv, err := newDaemon(&quiet, from, cfg, d.renewed)
+	ready := make(chan struct{}, 1)
+	k, err := newKeeper(d.app, d.app.serverArgs(from, []string{from.file}), log, func() {
+		select {
+		case ready <- struct{}{}:
+		default: // it was ready before
+		}
+	})
 	if err != nil {
-		control.Close()
 		return err
 	}
 	var g errgroup.Group
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	g.Go(func() error { return d.filter(said) })
 	// The vault outlives the mount: it ends when that is gone.
 	vaultCtx, stopVault := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { defer stop(); return d.emulator.Run(vaultCtx) })
-	err = kv.serve(ctx, control, nil, func() {
-		d.app.printDemo(from, d.emulator.Endpoints().Vaults, kv.fs.Snapshot())
-		d.startWeb(filepath.Dir(from.file), cfg.Certificates[0].Ref.Name(), linkPaths(cfg.Certificates[0], true)[0])
-		d.app.printf("\nrenewing one every %s; interrupt to end\n", rotate)
-		g.Go(func() error { defer stop(); return d.rotateEvery(ctx, rotate) })
+	g.Go(func() error {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return nil
+		}
+		defer stop()
+		return d.show(ctx, from, cfg, rotate)
 	})
-	d.stopWeb()
+	code, err := k.Run(ctx)
+	if err == nil && code != exitOK {
+		err = &failure{code: code, kind: "failed", fact: "the server has ended", said: true}
+	}
 	stop()
 	stopVault()
-	if err := errors.Join(err, g.Wait()); err != nil {
+	err = errors.Join(err, log.Close(), g.Wait())
+	d.stopWeb()
+	if err != nil {
 		return err
 	}
 	d.app.printf("\nunmounted %s; nothing is left behind\n", d.store)
 	return nil
+}
+
+// show says what there is to see, and renews until ctx ends.
+func (d *demo) show(ctx context.Context, from origin, cfg *config.Config, rotate time.Duration) error {
+	server, err := d.server(ctx)
+	if err != nil {
+		return err
+	}
+	if err := d.app.printDemo(from, d.emulator.Endpoints().Vaults, server); err != nil {
+		return err
+	}
+	d.startWeb(filepath.Dir(from.file), cfg.Certificates[0].Ref.Name(), linkPaths(cfg.Certificates[0], true)[0])
+	d.app.printf("\nrenewing one every %s; interrupt to end\n", rotate)
+	var g errgroup.Group
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	g.Go(func() error { defer stop(); return d.watch(ctx, cfg.Certificates) })
+	g.Go(func() error { defer stop(); return d.rotateEvery(ctx, rotate) })
+	return g.Wait()
+}
+
+// server is the process id of the one that serves now.
+func (d *demo) server(ctx context.Context) (int, error) {
+	r, err := status.NewClient(d.app.socket).Report(ctx)
+	return r.Processes.Server, err
 }
 
 // rotateEvery renews the certificates in turn.
@@ -206,23 +244,65 @@ func (d *demo) rotateEvery(ctx context.Context, every time.Duration) error {
 	}
 }
 
-// renewed shows a renewal as it happens.
-func (d *demo) renewed(r kvsync.Renewal) {
-	if r.Old == "" {
-		return
+// watch shows renewals as any program sees them: by inotify.
+func (d *demo) watch(ctx context.Context, certificates []config.Certificate) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watching the store: %w", err)
 	}
+	defer w.Close()
+	if err := w.Add(d.store); err != nil {
+		return fmt.Errorf("watching the store: %w", err)
+	}
+	links, versions := map[string]string{}, map[string]string{} // name of a certificate by link, its version by name
+	for _, c := range certificates {
+		link := linkPaths(c, true)[0]
+		links[link] = c.Ref.Name()
+		versions[link], _ = os.Readlink(link) // one that has not come yet has none
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-w.Errors:
+			return fmt.Errorf("watching the store: %w", err)
+		case e := <-w.Events:
+			name, ours := links[e.Name]
+			if !ours || !e.Has(fsnotify.Create) {
+				continue
+			}
+			seen := time.Now()
+			target, err := os.Readlink(e.Name)
+			if err != nil {
+				return fmt.Errorf("following %s: %w", e.Name, err)
+			}
+			d.renewed(ctx, renewal{link: filepath.Base(e.Name), name: name, old: versions[e.Name], new: target, seen: seen})
+			versions[e.Name] = target
+		}
+	}
+}
+
+// renewal of a certificate as a watcher sees it.
+type renewal struct {
+	link, name string
+	old, new   string    // targets of the link
+	at, seen   time.Time // when the vault had it, and the event came
+}
+
+func (d *demo) renewed(ctx context.Context, r renewal) {
 	d.mu.Lock()
-	at := d.rotated[r.Source.Ref.Name()]
-	d.mu.Unlock()
-	d.app.printRenewal(r, at)
-	d.mu.Lock()
+	r.at = d.rotated[r.name]
 	w := d.web
 	d.mu.Unlock()
-	if w == nil || r.Source.Ref.Name() != w.certificate {
+	d.app.printRenewal(r)
+	if w == nil || r.name != w.certificate {
 		return
 	}
 	was := time.Now()
 	leaf, err := w.reload()
+	if ctx.Err() != nil {
+		return // it was interrupted, and so was the server
+	}
 	d.app.printReload(w, leaf, err, time.Since(was))
 }
 
@@ -245,16 +325,16 @@ func (d *demo) stopWeb() {
 	}
 }
 
-// demoLog keeps the log out of the way of what the demo prints, but for trouble.
-type demoLog struct{ app *app }
-
-func (l demoLog) Write(b []byte) (int, error) {
-	if line := string(b); !strings.Contains(line, "level=INFO") {
-		l.app.stderr.Write(b)
+// filter keeps what the server says out of the way of what the demo prints, but for
+// trouble and its own end.
+func (d *demo) filter(said io.ReadCloser) error {
+	defer said.Close()
+	for lines := bufio.NewScanner(said); lines.Scan(); {
+		switch line := lines.Text(); {
+		case strings.Contains(line, "level=INFO"), strings.HasPrefix(line, "kvfs: serving"):
+		default:
+			fmt.Fprintln(d.app.stderr, line)
+		}
 	}
-	return len(b), nil
-}
-
-func sortNodes(nodes []*tree.Node) {
-	slices.SortFunc(nodes, func(a, b *tree.Node) int { return cmp.Compare(a.Name, b.Name) })
+	return nil
 }

@@ -96,7 +96,7 @@ func (a *app) fetch(ctx context.Context, o origin) (contentType string, value []
 		return "", nil, &failure{code: exitUsage, kind: "usage", fact: problems.Errors()[0].Fact, hint: problems.Errors()[0].Hint}
 	}
 	a.printProblems(o.name(), problems)
-	client, err := newVault(o, cfg, a)
+	client, err := newVault(o, cfg, a, nil)
 	if err != nil {
 		return "", nil, err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -13,7 +12,6 @@ import (
 
 	"kvfs/config"
 	"kvfs/fs"
-	"kvfs/status"
 )
 
 func (a *app) mountCommand() *cobra.Command {
@@ -46,45 +44,18 @@ who can read.`,
 			if o.file != "" && (o.caFile != "" || o.connect != nil) {
 				return fail(exitUsage, "usage", "write it into kvfs.transport of the settings", "--ca-file and --connect go with URLs")
 			}
-			return a.mount(cmd.Context(), o)
+			return a.mount(cmd.Context(), a.serverArgs(o, args))
 		},
 	}
 	cmd.Flags().StringVar(&o.store, "store", "", "directory in place of "+config.DefaultStore)
 	a.transportFlags(cmd, &o.caFile, &o.connect)
+	a.serverFlags(cmd)
 	return cmd
 }
 
 func (a *app) transportFlags(cmd *cobra.Command, caFile *string, connect *[]string) {
 	cmd.Flags().StringVar(caFile, "ca-file", "", "with URLs: PEM file of a root that is trusted for the vaults too")
 	cmd.Flags().StringArrayVar(connect, "connect", nil, "with URLs: another way to a vault, NAME:PORT=ADDRESS:PORT, NAME may begin with *.")
-}
-
-func (a *app) mount(ctx context.Context, o origin) error {
-	cfg, problems, err := o.load(a.stdin)
-	if err != nil {
-		return err
-	}
-	a.printProblems(o.name(), problems)
-	if cfg == nil {
-		return o.invalid()
-	}
-	if err := checkRights(cfg); err != nil {
-		return err
-	}
-	control, err := a.listen(cfg)
-	if err != nil {
-		return err
-	}
-	d, err := newDaemon(a, o, cfg, nil)
-	if err != nil {
-		control.Close()
-		return err
-	}
-	ctx, done := untilSignal(ctx)
-	defer done()
-	reload, noReload := hangUps()
-	defer noReload()
-	return d.serve(ctx, control, reload, func() { a.printServing(cfg, d.syncer.Report()) })
 }
 
 // invalid is the failure of settings whose problems were printed.
@@ -107,21 +78,6 @@ func checkRights(cfg *config.Config) error {
 		}
 	}
 	return nil
-}
-
-// listen makes the control socket. A kvfs that is running already is named by
-// what it serves, if it serves what is wanted.
-func (a *app) listen(cfg *config.Config) (*status.Server, error) {
-	control, err := status.Listen(a.socket)
-	if errors.Is(err, status.ErrInUse) {
-		for _, store := range storesOf(cfg.Certificates) {
-			var there *fs.MountpointError
-			if _, err := fs.CheckMountpoint(store, nil); errors.As(err, &there) && there.Mounted {
-				return nil, there
-			}
-		}
-	}
-	return control, err
 }
 
 // untilSignal ends ctx at SIGTERM, an interrupt, or one of the others; a second

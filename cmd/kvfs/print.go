@@ -8,18 +8,20 @@ import (
 	"math"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"kvfs/acl"
 	"kvfs/certs"
 	"kvfs/config"
 	"kvfs/status"
 	kvsync "kvfs/sync"
-	"kvfs/tree"
 )
 
 // All printing for people is in this file: facts to stderr as "kvfs: error:" and
@@ -326,39 +328,75 @@ func (a *app) printVersion(kvfs, goVersion, platform string) error {
 }
 
 // printStore lists a store as ls -l would, with who may read.
-func (a *app) printStore(s *tree.Snapshot, path string) {
-	dir, ok := s.Lookup(tree.Root, tree.StoreDir(path))
-	if !ok {
-		return
+func (a *app) printStore(path string) error {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return fmt.Errorf("listing the store: %w", err)
 	}
 	a.printf("%s\n", path)
-	var names []*tree.Node
-	for n := range s.Entries(dir.ID, 0) {
-		names = append(names, n)
-	}
-	sortNodes(names)
-	for _, n := range names {
-		if n.Kind == tree.Link {
-			a.printf("  lrwxrwxrwx   %s -> %s\n", bold(a.stdout, n.Name), n.Target)
+	for _, e := range entries {
+		file := filepath.Join(path, e.Name())
+		if e.Type() == os.ModeSymlink {
+			target, err := os.Readlink(file)
+			if err != nil {
+				return fmt.Errorf("listing the store: %w", err)
+			}
+			a.printf("  lrwxrwxrwx   %s -> %s\n", bold(a.stdout, e.Name()), target)
 			continue
 		}
-		a.printf("  %s%s  %s  (%s)\n", n.Mode(), plus(n), n.Name, mayRead(n))
+		info, err := e.Info()
+		if err != nil {
+			return fmt.Errorf("listing the store: %w", err)
+		}
+		list, sign := readersOf(file, info)
+		a.printf("  %s%s  %s  (%s)\n", info.Mode(), sign, e.Name(), list)
 	}
+	return nil
+}
+
+// readersOf a file are those whom its mode and its access list admit; sign is what
+// ls -l puts behind a mode with a list.
+func readersOf(file string, info os.FileInfo) (who, sign string) {
+	if info.Mode().Perm()&0o004 != 0 {
+		return "read by everybody", " "
+	}
+	owner := "you"
+	if os.Geteuid() == 0 {
+		owner = "root"
+	}
+	admitted, sign := []string{owner}, " "
+	value := make([]byte, 4096)
+	if n, err := unix.Lgetxattr(file, acl.XAttrName, value); err == nil {
+		sign = "+"
+		list, err := acl.ParseXAttr(value[:n])
+		if err != nil {
+			return "read by others too", sign
+		}
+		for _, uid := range list.Users() {
+			admitted = append(admitted, userName(uid))
+		}
+		for _, gid := range list.Groups() {
+			admitted = append(admitted, "group "+groupName(gid))
+		}
+	}
+	return "read by " + strings.Join(admitted, ", "), sign
 }
 
 // printDemo is the first page of a demo.
-func (a *app) printDemo(o origin, vaults []string, s *tree.Snapshot) {
+func (a *app) printDemo(o origin, vaults []string, server int) error {
 	a.printf("an embedded Key Vault answers as %s\n", strings.Join(vaults, ", "))
 	a.printf("mounted as by: kvfs mount %s --store %s\n\n", o.file, o.store)
-	a.printStore(s, o.store)
+	if err := a.printStore(o.store); err != nil {
+		return err
+	}
+	a.printf("\nkill the process that serves, and see nothing happen:\n  kill -9 %d\n", server)
+	return nil
 }
 
-// printRenewal shows one renewal; at is when the vault got the new version.
-func (a *app) printRenewal(r kvsync.Renewal, at time.Time) {
-	ref := r.Source.Ref
-	a.printf("\n%s  %s\n  old     %s\n  new     %s\n", r.Published.Format(time.TimeOnly), bold(a.stdout, ref.Vault()+"."+ref.Name()+" renewed"), r.Old, r.New)
-	a.printf("  visible %s after the poll began, %s after the vault had it\n",
-		r.Published.Sub(r.Fetched).Round(100*time.Microsecond), r.Published.Sub(at).Round(time.Millisecond))
+// printRenewal shows one renewal.
+func (a *app) printRenewal(r renewal) {
+	a.printf("\n%s  %s\n  old     %s\n  new     %s\n", r.seen.Format(time.TimeOnly), bold(a.stdout, r.link+" renewed"), r.old, r.new)
+	a.printf("  inotify said so %s after the vault had it; the poll comes every second\n", r.seen.Sub(r.at).Round(time.Millisecond))
 }
 
 func (a *app) printWeb(w *web, err error) {
@@ -375,32 +413,6 @@ func (a *app) printReload(w *web, leaf *x509.Certificate, err error, took time.D
 		return
 	}
 	a.printf("  %s   serves the certificate with serial %x, %s after its reload began\n", w.server.name, leaf.SerialNumber, took.Round(time.Millisecond))
-}
-
-func plus(n *tree.Node) string {
-	if n.XAttr() != nil {
-		return "+"
-	}
-	return " "
-}
-
-func mayRead(n *tree.Node) string {
-	if n.Public {
-		return "read by everybody"
-	}
-	var who []string
-	if os.Geteuid() == 0 {
-		who = append(who, "root")
-	} else {
-		who = append(who, "you")
-	}
-	for _, uid := range n.ACL.Users() {
-		who = append(who, userName(uid))
-	}
-	for _, gid := range n.ACL.Groups() {
-		who = append(who, "group "+groupName(gid))
-	}
-	return "read by " + strings.Join(who, ", ")
 }
 
 func userName(uid uint32) string {

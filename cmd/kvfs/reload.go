@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -50,9 +49,9 @@ func (d *daemon) hangUp(ctx context.Context) {
 // too: nobody may be there who asked for it.
 func (d *daemon) reload(ctx context.Context) status.Reloaded {
 	before := d.wanted().cfg
-	cfg, problems, err := d.readAgain()
+	doc, cfg, problems, err := d.readAgain()
 	if err == nil {
-		err = d.changeSettings(ctx, cfg)
+		err = d.changeSettings(ctx, doc, cfg)
 	}
 	r := status.Reloaded{File: d.origin.name(), Problems: []status.Problem{}}
 	for _, p := range problems {
@@ -76,22 +75,33 @@ func (d *daemon) reload(ctx context.Context) status.Reloaded {
 	return r
 }
 
-// readAgain returns settings that can be applied, or an error.
-func (d *daemon) readAgain() (*config.Config, config.Problems, error) {
+// readAgain returns settings that can be applied, with what they were made of, or an
+// error.
+func (d *daemon) readAgain() (document, *config.Config, config.Problems, error) {
 	if !d.origin.rereadable() {
-		return nil, nil, fail(exitSettings, "settings", "start kvfs again with others", "the settings came from %s, which cannot be read again", d.origin.name())
+		return document{}, nil, nil, fail(exitSettings, "settings", "start kvfs again with others", "the settings came from %s, which cannot be read again", d.origin.name())
 	}
-	cfg, problems, err := d.origin.load(nil, d.fs.Mounts()...)
+	text, err := d.origin.read(nil)
 	if err != nil {
-		return nil, nil, err
+		return document{}, nil, nil, err
 	}
+	cfg, problems, err := d.origin.parse(text, d.fs.Mounts()...)
+	if err != nil {
+		return document{}, nil, nil, err
+	}
+	doc := document{Text: text, Since: time.Now()}
 	if cfg != nil {
-		problems = append(problems, d.admit(cfg)...)
+		if err := doc.readBeside(cfg); err != nil {
+			f := asFailure(err)
+			problems = append(problems, config.Problem{Severity: config.Error, Line: 1, Column: 1, Fact: f.fact, Hint: f.hint})
+		} else {
+			problems = append(problems, d.admit(doc, cfg)...)
+		}
 	}
 	if errs := problems.Errors(); errs != nil {
-		return nil, problems, fail(exitSettings, "settings", errs[0].Hint, "%s: %s", position(d.origin.name(), errs[0]), errs[0].Fact)
+		return document{}, nil, problems, fail(exitSettings, "settings", errs[0].Hint, "%s: %s", position(d.origin.name(), errs[0]), errs[0].Fact)
 	}
-	return cfg, problems, nil
+	return doc, cfg, problems, nil
 }
 
 // rereadable tells whether the settings are in a file, which may have changed.
@@ -99,9 +109,8 @@ func (o origin) rereadable() bool { return o.file != "" && o.file != "-" }
 
 // admit finds everything that keeps settings from being applied to what is served
 // now, before anything changes.
-func (d *daemon) admit(cfg *config.Config) (problems config.Problems) {
-	now, seen := d.wanted(), map[string]bool{}
-	next := now.next(cfg, time.Now())
+func (d *daemon) admit(doc document, cfg *config.Config) (problems config.Problems) {
+	next, seen := d.wanted().with(doc, cfg), map[string]bool{}
 	for _, c := range cfg.Certificates {
 		if seen[c.Store] {
 			continue
@@ -114,11 +123,6 @@ func (d *daemon) admit(cfg *config.Config) (problems config.Problems) {
 	}
 	if problems != nil {
 		return problems
-	}
-	var err error
-	if next.passwords, err = now.withPasswords(cfg); err != nil {
-		f := asFailure(err)
-		return config.Problems{{Severity: config.Error, Line: 1, Column: 1, Fact: f.fact, Hint: f.hint}}
 	}
 	return d.rehearse(next)
 }
@@ -163,28 +167,16 @@ func (d *daemon) rehearse(next wanted) config.Problems {
 	return nil
 }
 
-func (d *daemon) changeSettings(ctx context.Context, cfg *config.Config) error {
-	next := d.wanted().next(cfg, time.Now())
-	ca, err := readCA(cfg)
-	if err != nil {
-		return err
-	}
-	if next.passwords, err = d.wanted().withPasswords(cfg); err != nil {
-		return err
-	}
-	if !reflect.DeepEqual(d.wanted().cfg.Transport, cfg.Transport) || !bytes.Equal(ca, next.ca) {
-		if next.vault, err = newVault(d.origin, cfg, d.app); err != nil {
+func (d *daemon) changeSettings(ctx context.Context, doc document, cfg *config.Config) error {
+	now := d.wanted()
+	next := now.with(doc, cfg)
+	if !reflect.DeepEqual(now.cfg.Transport, cfg.Transport) || !bytes.Equal(now.doc.CA, doc.CA) {
+		var err error
+		if next.vault, err = newVault(d.origin, cfg, d.app, doc.CA); err != nil {
 			return err
 		}
-		next.ca = ca
 	}
-	var come []string
-	for _, store := range next.stores(nil) {
-		if !slices.Contains(d.fs.Mounts(), store) {
-			come = append(come, store)
-		}
-	}
-	if err := d.prepareStores(come, next); err != nil {
+	if err := d.prepareStores(d.coming(next), next); err != nil {
 		return err
 	}
 	d.logIgnored(cfg)
@@ -196,20 +188,11 @@ func (d *daemon) changeSettings(ctx context.Context, cfg *config.Config) error {
 	return nil
 }
 
-// readCA is the content of the CA file: another file of the same name is another
-// way to the vaults.
-func readCA(cfg *config.Config) ([]byte, error) {
-	if cfg.Transport.CAFile == "" {
-		return nil, nil
-	}
-	ca, err := os.ReadFile(cfg.Transport.CAFile)
-	if err != nil {
-		return nil, fail(exitSettings, "settings", "check kvfs.transport.caFile", "reading the CA file: %v", err)
-	}
-	return ca, nil
-}
-
+// set makes it what is wanted, for a successor too.
 func (d *daemon) set(w wanted) {
+	if err := keepDocuments(d.image, w); err != nil {
+		d.log.Error("a successor would go by the former settings", "err", err)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.now = w

@@ -22,6 +22,7 @@ type app struct {
 	socket         string
 	verbose        bool
 	json           bool // of the command that runs: errors are printed as data too
+	server         serverOptions
 }
 
 // run is the whole program: it returns the exit code.
@@ -75,7 +76,7 @@ Exit codes:
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand(root))
 	for _, c := range []func() *cobra.Command{a.demoCommand, a.mountCommand, a.umountCommand, a.statusCommand, a.refreshCommand,
-		a.checkCommand, a.accessCommand, a.inspectCommand, a.emulatorCommand, a.versionCommand, a.publisherCommand} {
+		a.checkCommand, a.accessCommand, a.inspectCommand, a.emulatorCommand, a.versionCommand, a.serverCommand, a.publisherCommand, a.lastGaspCommand} {
 		root.AddCommand(c())
 	}
 	root.InitDefaultCompletionCmd()

@@ -68,14 +68,27 @@ func (o origin) name() string {
 // if one of them is an error. served are the stores of this kvfs, whose names are
 // not followed.
 func (o origin) load(stdin io.Reader, served ...string) (*config.Config, config.Problems, error) {
-	if o.file == "" {
-		return o.fromURLs()
-	}
-	data, err := readSettings(o.file, stdin)
+	text, err := o.read(stdin)
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg, problems := config.Options{Name: o.file, Store: o.store}.Parse(data)
+	return o.parse(text, served...)
+}
+
+// read is the text of the settings; without a file there is none.
+func (o origin) read(stdin io.Reader) ([]byte, error) {
+	if o.file == "" {
+		return nil, nil
+	}
+	return readSettings(o.file, stdin)
+}
+
+// parse is load for a text that was read.
+func (o origin) parse(text []byte, served ...string) (*config.Config, config.Problems, error) {
+	if o.file == "" {
+		return o.fromURLs()
+	}
+	cfg, problems := config.Options{Name: o.file, Store: o.store}.Parse(text)
 	if cfg != nil {
 		resolve(cfg, served)
 		problems = append(problems, o.unusedStore(cfg)...)
@@ -292,8 +305,9 @@ func entries(certificates []config.Certificate, passwords passwords, lookup acl.
 	return all, unknown
 }
 
-func newVault(o origin, cfg *config.Config, a *app) (*vault.Client, error) {
-	client, err := vault.New(vault.Options{CAFile: cfg.Transport.CAFile, Connect: cfg.Transport.Connect, Logger: a.logger()})
+// newVault is a client for the vaults; ca is the content of the CA file if it was read.
+func newVault(o origin, cfg *config.Config, a *app, ca []byte) (*vault.Client, error) {
+	client, err := vault.New(vault.Options{CAFile: cfg.Transport.CAFile, CA: ca, Connect: cfg.Transport.Connect, Logger: a.logger()})
 	switch {
 	case err == nil:
 		return client, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -20,7 +21,10 @@ type wanted struct {
 	cfg     *config.Config
 	removed []removed
 	vault   *vault.Client
-	ca      []byte // content of the CA file that vault trusts
+	// doc is what cfg was made of, and former are the documents that the removed
+	// entries come from.
+	doc    document
+	former []document
 	// passwords of all entries, the removed ones too.
 	passwords passwords
 }
@@ -101,7 +105,7 @@ func (w wanted) next(cfg *config.Config, now time.Time) wanted {
 	for _, c := range cfg.Certificates {
 		stays[names(c)] = true
 	}
-	n := wanted{cfg: cfg, vault: w.vault, ca: w.ca, passwords: w.passwords}
+	n := wanted{cfg: cfg, vault: w.vault, doc: w.doc, former: w.former, passwords: w.passwords}
 	retire := func(c config.Certificate, until time.Time) {
 		if until.After(now) && !stays[names(c)] {
 			stays[names(c)] = true
@@ -115,6 +119,21 @@ func (w wanted) next(cfg *config.Config, now time.Time) wanted {
 	for _, r := range w.removed {
 		retire(r.Certificate, earlier(r.until, end))
 	}
+	if n.removed == nil {
+		n.former = nil
+	}
+	return n
+}
+
+// with is what is to be served under another document.
+func (w wanted) with(doc document, cfg *config.Config) wanted {
+	n := w.next(cfg, doc.Since)
+	if n.doc = doc; n.removed != nil {
+		n.former = append(slices.Clone(w.former), w.doc)
+	}
+	n.passwords = passwords{}
+	maps.Copy(n.passwords, w.passwords)
+	maps.Copy(n.passwords, doc.passwords())
 	return n
 }
 
@@ -143,18 +162,6 @@ func (w wanted) removedAt(src kvsync.Source) (at time.Time) {
 		}
 	}
 	return at
-}
-
-// withPasswords are the passwords of other settings, and of entries that they have
-// no more.
-func (w wanted) withPasswords(cfg *config.Config) (passwords, error) {
-	all, err := readPasswords(cfg)
-	for file, password := range w.passwords {
-		if _, ok := all[file]; !ok && err == nil {
-			all[file] = password
-		}
-	}
-	return all, err
 }
 
 // differences are the URLs of entries that came, that are shown to others or asked

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+
+	"kvfs/fs"
+	"kvfs/image"
+	"kvfs/keeper"
+	"kvfs/status"
+	kvsync "kvfs/sync"
+	"kvfs/tree"
+)
+
+// kept is what outlives this process, and what a predecessor has left of it.
+type kept struct {
+	client  *keeper.Client
+	image   *image.Image
+	fs      *fs.FS
+	serving *serving // nil before anything is mounted
+	control *status.Server
+	loader  *loader
+	// parking is set when the process ends and another one is to go on.
+	parking atomic.Bool
+}
+
+// options of a server that only tests set.
+type serverOptions struct {
+	uncached bool
+	recovery string
+}
+
+// inherit takes over what there is to take over: the kernel is being answered when it
+// returns, if a predecessor has left that to do. Nothing that can fail for a reason of
+// this machine's comes before.
+func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
+	k = &kept{loader: newLoader()}
+	if k.client, err = keeper.Inherit(); err != nil {
+		return nil, err
+	}
+	if k.image, err = k.openImage(log); err != nil {
+		return nil, err
+	}
+	k.fs, err = fs.New(fs.Options{Rootless: rootless(), Image: k.image, Keep: k.client.Keep, Load: k.loader.load, Logger: log,
+		Uncached: o.uncached, Recovery: fs.Recovery(o.recovery)})
+	if err != nil {
+		return nil, err
+	}
+	err = k.fs.TakeOver(k.client.Take)
+	switch {
+	case err == nil:
+		k.serving = startServing(k.fs)
+		return k, nil
+	case !errors.Is(err, fs.ErrNothingKept):
+		return nil, err
+	}
+	// What is left of a connection that has ended is of no use.
+	for _, name := range k.client.Names() {
+		if !strings.HasPrefix(name, image.Prefix) && !strings.HasPrefix(name, "control") {
+			if err := k.client.Drop(name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return k, nil
+}
+
+// openImage is a predecessor's image, or a new one.
+func (k *kept) openImage(log *slog.Logger) (*image.Image, error) {
+	o := image.Options{Keep: k.client.Keep, Drop: k.client.Drop, Logger: log}
+	fds := map[string]int{}
+	for _, name := range k.client.Names() {
+		if strings.HasPrefix(name, image.Prefix) {
+			fds[name], _ = k.client.Take(name)
+		}
+	}
+	if len(fds) == 0 {
+		return image.New(o)
+	}
+	return image.Open(fds, o)
+}
+
+// listen takes the control socket over or makes it, and has it kept.
+func (k *kept) listen(path string) (err error) {
+	if k.control, err = status.Resume(path, k.client.Take); err != nil || k.control != nil {
+		return err
+	}
+	if k.control, err = status.Listen(path); err != nil {
+		return err
+	}
+	if !k.client.Kept() {
+		return nil
+	}
+	return k.control.Keep(k.client.Keep)
+}
+
+// serving answers the kernel in the background.
+type serving struct {
+	stop    context.CancelFunc
+	ended   chan error
+	leaving atomic.Bool   // it is us who unmount
+	lost    chan struct{} // closed when it has ended and nobody here wanted it to
+}
+
+// startServing does not end with any context of the caller's: whoever still reads
+// while the stores are taken away wants an answer.
+func startServing(f *fs.FS) *serving {
+	ctx, stop := context.WithCancel(context.Background())
+	s := &serving{stop: stop, ended: make(chan error, 1), lost: make(chan struct{})}
+	go func() {
+		err := f.Serve(ctx)
+		s.ended <- err
+		if ctx.Err() == nil && !s.leaving.Load() {
+			close(s.lost)
+		}
+	}()
+	return s
+}
+
+// end returns when nothing is answered any more.
+func (s *serving) end() error {
+	s.leaving.Store(true)
+	s.stop()
+	err := <-s.ended
+	s.ended <- err // for whoever asks again
+	return err
+}
+
+// loader gets contents from the poller, which comes after the file system.
+type loader struct {
+	ready  chan struct{}
+	syncer *kvsync.Syncer
+}
+
+func newLoader() *loader { return &loader{ready: make(chan struct{})} }
+
+func (l *loader) set(s *kvsync.Syncer) {
+	l.syncer = s
+	close(l.ready)
+}
+
+func (l *loader) load(ctx context.Context, n *tree.Node) ([]byte, error) {
+	select {
+	case <-l.ready:
+		return l.syncer.Load(ctx, n)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

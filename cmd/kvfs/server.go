@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kvfs/config"
+	"kvfs/fs"
+	"kvfs/keeper"
+	"kvfs/status"
+)
+
+// watchdog is how long a server may say nothing before it is replaced.
+const watchdog = 3 * time.Second
+
+// newKeeper keeps a server with these arguments running. What it says goes to log;
+// ready, which may be nil, is called when it serves.
+func newKeeper(a *app, args []string, log *os.File, ready func()) (*keeper.Keeper, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("looking for this program: %w", err)
+	}
+	const self = "/proc/self/exe" // as it was started, whatever lies at its path by now
+	quiet := *a
+	quiet.stderr = log
+	return keeper.New(keeper.Options{Command: append([]string{exe}, args...), Fallback: append([]string{self}, args...),
+		LastGasp: []string{self, "lastgasp"}, Watchdog: watchdog, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: log,
+		Logger: quiet.logger(), Ready: ready})
+}
+
+// mount keeps a server running until ctx ends or the server is done.
+func (a *app) mount(ctx context.Context, args []string) error {
+	k, err := newKeeper(a, args, os.Stderr, nil)
+	if err != nil {
+		return err
+	}
+	ctx, done := untilSignal(ctx)
+	defer done()
+	reload, noReload := hangUps()
+	defer noReload()
+	go func() {
+		for range reload {
+			k.Reload()
+		}
+	}()
+	code, err := k.Run(ctx)
+	if code == exitOK || err != nil {
+		return err
+	}
+	return &failure{code: code, kind: "failed", fact: "the server has ended", said: true}
+}
+
+// serverArgs are the arguments for a server that serves what these do.
+func (a *app) serverArgs(o origin, args []string) []string {
+	all := []string{"server", "--socket", a.socket}
+	if a.verbose {
+		all = append(all, "--verbose")
+	}
+	if o.store != "" {
+		all = append(all, "--store", o.store)
+	}
+	if o.caFile != "" {
+		all = append(all, "--ca-file", o.caFile)
+	}
+	for _, c := range o.connect {
+		all = append(all, "--connect", c)
+	}
+	if a.server.uncached {
+		all = append(all, "--uncached")
+	}
+	if a.server.recovery != "" {
+		all = append(all, "--recovery", a.server.recovery)
+	}
+	return append(append(all, "--"), args...)
+}
+
+func (a *app) serverCommand() *cobra.Command {
+	var o origin
+	cmd := &cobra.Command{
+		Use:   "server SETTINGS | server SECRET-URL...",
+		Short: "serve for a keeper (started by kvfs mount or by systemd)",
+		Long: `The process that polls and answers. It is started by a keeper, which holds what
+outlives it: kvfs mount, or systemd's file descriptor store. SIGINT takes the mounts
+away; SIGTERM leaves them to the next server, if there is a keeper.`,
+		Hidden: true,
+		Args:   takes(1, math.MaxInt, "a settings document or URLs"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			from, err := fromArgs(args)
+			if err != nil {
+				return err
+			}
+			o.file, o.urls, o.ambient = from.file, from.urls, from.ambient
+			return a.runServer(cmd.Context(), o)
+		},
+	}
+	cmd.Flags().StringVar(&o.store, "store", "", "directory in place of "+config.DefaultStore)
+	a.transportFlags(cmd, &o.caFile, &o.connect)
+	a.serverFlags(cmd)
+	return cmd
+}
+
+// serverFlags are for tests of what happens when a server dies.
+func (a *app) serverFlags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&a.server.uncached, "uncached", false, "let the kernel ask for everything each time")
+	cmd.Flags().StringVar(&a.server.recovery, "recovery", "", "find unanswered requests by journal or by resend alone")
+	for _, name := range []string{"uncached", "recovery"} {
+		if err := cmd.Flags().MarkHidden(name); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// runServer takes over from a predecessor, or begins.
+func (a *app) runServer(ctx context.Context, o origin) error {
+	hardenProcess(a.logger())
+	k, err := inherit(a.logger(), a.server)
+	if err != nil {
+		return err
+	}
+	ctx, done := k.untilTold(ctx)
+	defer done()
+	reload, noReload := hangUps()
+	defer noReload()
+	d, err := a.prepare(o, k)
+	if err != nil {
+		return err
+	}
+	began := k.serving == nil
+	err = d.serve(ctx, reload, func() {
+		if began {
+			a.printServing(d.now.cfg, d.syncer.Report())
+		}
+	})
+	switch {
+	case err != nil:
+		return err
+	case k.parking.Load():
+		return &failure{code: keeper.Again, kind: "parked", fact: "another server goes on", said: true}
+	}
+	k.fs.Close()
+	k.control.Remove()
+	return nil
+}
+
+// prepare makes a daemon of what a predecessor went by, or of the settings.
+func (a *app) prepare(o origin, k *kept) (*daemon, error) {
+	docs, err := keptDocuments(k.image)
+	if err != nil {
+		return nil, err
+	}
+	var now wanted
+	if docs != nil && k.serving != nil {
+		if now, err = o.recall(docs, k.fs.Mounts()); err != nil {
+			return nil, err
+		}
+	} else if now, err = a.want(o); err != nil {
+		return nil, err
+	}
+	if err := k.listen(a.socket); err != nil {
+		return nil, explainInUse(err, now.cfg)
+	}
+	d, err := newDaemon(a, o, k, now)
+	if err != nil {
+		if k.serving == nil {
+			k.control.Close()
+		}
+		return nil, err
+	}
+	return d, nil
+}
+
+// want reads the settings and says what is wrong with them.
+func (a *app) want(o origin) (wanted, error) {
+	text, err := o.read(a.stdin)
+	if err != nil {
+		return wanted{}, err
+	}
+	cfg, problems, err := o.parse(text)
+	if err != nil {
+		return wanted{}, err
+	}
+	a.printProblems(o.name(), problems)
+	if cfg == nil {
+		return wanted{}, o.invalid()
+	}
+	if err := checkRights(cfg); err != nil {
+		return wanted{}, err
+	}
+	doc := document{Text: text, Since: time.Now()}
+	if err := doc.readBeside(cfg); err != nil {
+		return wanted{}, err
+	}
+	return wanted{cfg: cfg, doc: doc, passwords: doc.passwords()}, nil
+}
+
+// explainInUse names a kvfs that is running already by what it serves, if it serves
+// what is wanted.
+func explainInUse(err error, cfg *config.Config) error {
+	if errors.Is(err, status.ErrInUse) {
+		for _, store := range storesOf(cfg.Certificates) {
+			var there *fs.MountpointError
+			if _, err := fs.CheckMountpoint(store, nil); errors.As(err, &there) && there.Mounted {
+				return there
+			}
+		}
+	}
+	return err
+}
+
+// untilTold ends ctx at SIGINT, and at SIGTERM, which leaves everything to a successor
+// if there is a keeper to start one. A second signal kills.
+func (k *kept) untilTold(parent context.Context) (ctx context.Context, done func()) {
+	signal.Ignore(syscall.SIGPIPE) // see untilSignal
+	ctx, cancel := context.WithCancel(parent)
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGTERM, os.Interrupt)
+	go func() {
+		select {
+		case s := <-told:
+			k.parking.Store(s == syscall.SIGTERM && k.client.Kept())
+		case <-ctx.Done():
+		}
+		signal.Stop(told)
+		cancel()
+	}()
+	return ctx, cancel
+}
+
+func (a *app) lastGaspCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "lastgasp",
+		Short:  "end what no server can take over (started by kvfs mount)",
+		Hidden: true,
+		Args:   takes(0, 0, nothing),
+		RunE: func(*cobra.Command, []string) error {
+			client, err := keeper.Inherit()
+			if err != nil {
+				return err
+			}
+			return fs.LastGasp(client.Take)
+		},
+	}
+}
