@@ -20,7 +20,7 @@ const tellPatience = 5 * time.Second
 // tell. Its methods may be called from many goroutines. All of them work without a
 // keeper, and then do nothing.
 type Client struct {
-	socket unix.Sockaddr // nil: nobody to tell
+	socket string // "": nobody to tell
 	keeper int
 	own    bool // it is a Keeper, not systemd
 	every  time.Duration
@@ -70,7 +70,7 @@ func Inherit() (*Client, error) {
 		if len(path) < 2 || len(path) > 107 || path[0] != '/' && path[0] != '@' {
 			return nil, fmt.Errorf("%s=%q is neither a path nor an abstract socket", notifySocket, path)
 		}
-		c.socket = &unix.SockaddrUnix{Name: path} // x/sys knows the leading @, too
+		c.socket = path
 		if c.keeper == 0 {
 			c.keeper = 1
 		}
@@ -244,7 +244,7 @@ func (c *Client) Kept() bool {
 	case <-c.gone:
 		return false
 	default:
-		return c.socket != nil
+		return c.socket != ""
 	}
 }
 
@@ -286,7 +286,8 @@ func (c *Client) send(text string, fds ...int) error {
 	}
 	for {
 		// Not through net: UnixConn takes no descriptors once it is connected.
-		err := unix.Sendmsg(s, []byte(text), rights, c.socket, unix.MSG_NOSIGNAL)
+		// An address of its own: package unix writes into it. It knows the leading @, too.
+		err := unix.Sendmsg(s, []byte(text), rights, &unix.SockaddrUnix{Name: c.socket}, unix.MSG_NOSIGNAL)
 		if errors.Is(err, unix.EINTR) {
 			continue // with a timeout, the kernel does not restart it
 		}

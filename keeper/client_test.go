@@ -187,7 +187,7 @@ func TestKeepDoesNotWaitForEver(t *testing.T) {
 	if err := unix.Bind(socket, address); err != nil { // and nobody hears
 		t.Fatal(err)
 	}
-	c := &Client{socket: address, gone: make(chan struct{})}
+	c := &Client{socket: address.Name, gone: make(chan struct{})}
 	fd := memory("")
 	defer unix.Close(fd)
 	if err := c.Keep("a", fd); err == nil || !strings.Contains(err.Error(), "no answer") {
@@ -199,7 +199,7 @@ func TestKeepDoesNotWaitForEver(t *testing.T) {
 }
 
 func TestKeepRefusesWhatWouldBeLost(t *testing.T) {
-	c := &Client{socket: &unix.SockaddrUnix{Name: filepath.Join(t.TempDir(), "none")}, gone: make(chan struct{})}
+	c := &Client{socket: filepath.Join(t.TempDir(), "none"), gone: make(chan struct{})}
 	path, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

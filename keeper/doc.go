@@ -39,10 +39,11 @@
 //   - Code [Again]: it has parked. A successor is started at once. It is a failure only
 //     if the server was not ready.
 //   - A signal, or another code: a successor is started at once. If the server ended
-//     before READY=1 or within 1 s after it (50 ms if somebody sent SIGKILL), that is a
-//     failure. Failures in a row are
+//     before READY=1 or within 1 s after it, that is a failure. Failures in a row are
 //     followed by waits of 0, 50 ms, 100 ms and so on up to 2 s; a server that lives for
 //     10 s after READY=1 makes up for them.
+//   - SIGKILL by somebody else after READY=1: the same, but it is no failure and ends a
+//     row of them. Who is killed within 1 s time and again is waited for up to 100 ms.
 //   - The last of Options.Tries failures in a row: [Options.LastGasp] runs with all that
 //     is kept, and Run returns 1.
 //

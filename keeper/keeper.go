@@ -55,7 +55,7 @@ type Options struct {
 // patience are the times of the rules in the package documentation.
 type patience struct {
 	young  time.Duration // a server that ends so soon after READY=1 has failed
-	shot   time.Duration // the same for one that somebody has killed
+	shot   time.Duration // most that is waited after one that somebody has killed
 	mature time.Duration // one that lived so long after it makes up for failures
 	stop   time.Duration // for the end of a server that was told to end
 	dead   time.Duration // for the end of a process after SIGKILL
@@ -86,6 +86,7 @@ type Keeper struct {
 	next     time.Time // when a server is started, if there is none
 	everUp   bool      // some server was ready
 	failures int       // in a row
+	shots    int       // in a row, of ready servers by somebody else's SIGKILL
 	notReady int       // starts of Command in a row that did not become ready
 	last     end
 }
@@ -103,7 +104,7 @@ func New(o Options) (k *Keeper, err error) {
 		o.StartTimeout = 30 * time.Second
 	}
 	k = &Keeper{o: o, log: o.Logger, socket: -1, pipe: [2]int{-1, -1}, null: -1, wakeFD: -1, patience: patience{
-		young: time.Second, shot: 50 * time.Millisecond, mature: 10 * time.Second, stop: 15 * time.Second, dead: time.Second, gasp: 10 * time.Second,
+		young: time.Second, shot: 100 * time.Millisecond, mature: 10 * time.Second, stop: 15 * time.Second, dead: time.Second, gasp: 10 * time.Second,
 	}}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
@@ -398,11 +399,16 @@ func (k *Keeper) ended(e end, stop bool) *result {
 		k.log.Info("the server has parked, a successor goes on", "pid", s.pid)
 		return nil
 	}
-	young := k.patience.young
-	if e.by == unix.SIGKILL { // no fault of its own, unless it happens at once each time
-		young = k.patience.shot
-	}
-	if !up || now.Sub(s.ready) < young {
+	lived := now.Sub(s.ready)
+	switch {
+	case up && e.by == unix.SIGKILL:
+		// It got so far, and somebody has ended it: no fault that starting does not mend.
+		k.failures = 0
+		if k.shots++; lived >= k.patience.young {
+			k.shots = 0
+		}
+		k.next = now.Add(min(backoff(k.shots), k.patience.shot))
+	case !up || lived < k.patience.young:
 		k.failures++
 		k.next = now.Add(backoff(k.failures))
 	}
@@ -445,7 +451,11 @@ func (k *Keeper) lastGasp() {
 		k.old = append(k.old, s)
 		e.fact = "was killed: " + s.why
 	}
-	k.log.Info("last gasp", "result", e.fact)
+	level := slog.LevelWarn
+	if !k.everUp { // nobody has seen anything of what was kept
+		level = slog.LevelDebug
+	}
+	k.log.Log(context.Background(), level, "last gasp", "result", e.fact)
 }
 
 // listen hears all that the servers have said. The bound is more than the kernel

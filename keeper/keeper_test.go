@@ -122,10 +122,10 @@ func TestReloadIsForwarded(t *testing.T) {
 
 func TestFailuresInARowEndInTheLastGasp(t *testing.T) {
 	for _, crash := range []struct{ script, fact string }{
-		{"ready kill", "killed by SIGKILL"}, {"kill", "killed by SIGKILL"}, {"ready exit:7", "ended with code 7"}, {"exit:8", "ended with code 8"},
+		{"kill", "killed by SIGKILL"}, {"ready exit:7", "ended with code 7"}, {"exit:8", "ended with code 8"},
 	} {
 		log := &logged{}
-		g := keep(t, Options{Command: script(t, "store:fuse=1 store:journal=2 ready kill", crash.script), LastGasp: script(t, "keeper show"), Tries: 3,
+		g := keep(t, Options{Command: script(t, "store:fuse=1 store:journal=2 ready exit:9", crash.script), LastGasp: script(t, "keeper show"), Tries: 3,
 			Logger: slog.New(slog.NewTextHandler(log, nil))}, nil)
 		g.want(fmt.Sprintf("keeper 0 %d false 0s", os.Getpid()))
 		g.want("kept fuse=1 journal=2")
@@ -146,12 +146,22 @@ func TestLastGaspHasATimeLimit(t *testing.T) {
 }
 
 func TestLongLifeMakesUpForFailures(t *testing.T) {
-	crash := script(t, "ready kill", "ready kill", "ready kill", "ready kill", "exit:0")
+	crash := script(t, "ready exit:3", "ready exit:3", "ready exit:3", "ready exit:3", "exit:0")
 	keep(t, Options{Command: crash, Tries: 2}, func(k *Keeper) { k.patience.mature = 0 }).wantResult(0, "")
-	again := script(t, "ready kill", "ready kill", "ready kill", "ready kill", "exit:0")
+	again := script(t, "ready exit:3", "ready exit:3", "ready exit:3", "ready exit:3", "exit:0")
 	keep(t, Options{Command: again, Tries: 2}, nil).wantResult(1, "2 servers in a row")
-	old := script(t, "ready kill", "ready kill", "ready kill", "ready kill", "exit:0")
+	old := script(t, "ready exit:3", "ready exit:3", "ready exit:3", "ready exit:3", "exit:0")
 	keep(t, Options{Command: old, Tries: 2}, func(k *Keeper) { k.patience.young = 0 }).wantResult(0, "")
+}
+
+// Who is killed by somebody else has not failed, however often.
+func TestBeingKilledIsNoFailure(t *testing.T) {
+	shot := script(t, "ready kill", "ready kill", "ready kill", "ready kill", "exit:0")
+	keep(t, Options{Command: shot, Tries: 2}, nil).wantResult(0, "")
+	row := script(t, "ready exit:3", "ready kill", "ready exit:3", "ready kill", "exit:0")
+	keep(t, Options{Command: row, Tries: 2}, nil).wantResult(0, "")
+	infant := script(t, "ready kill", "kill", "kill", "exit:0")
+	keep(t, Options{Command: infant, Tries: 2}, nil).wantResult(1, "2 servers in a row")
 }
 
 func TestFallbackIsStartedWhenTheCommandCannotBe(t *testing.T) {
@@ -464,7 +474,7 @@ func TestOnlyTheCurrentServerIsObeyed(t *testing.T) {
 	log := &logged{}
 	g := keep(t, Options{Command: script(t, "say:up wait", "ready show exit:0"), Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}, nil)
 	g.want("up")
-	us := &Client{socket: &unix.SockaddrUnix{Name: g.k.path()}, gone: make(chan struct{})}
+	us := &Client{socket: g.k.path(), gone: make(chan struct{})}
 	fd := memory("ours")
 	defer unix.Close(fd)
 	if err := us.Ready(); err != nil {
