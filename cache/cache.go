@@ -19,12 +19,15 @@ type Sized interface {
 }
 
 // Options of a Cache. Their zero values are usable.
-type Options struct {
+type Options[V Sized] struct {
 	Limit    int64         // bytes of all values together; 0: nothing is kept
 	Overhead int64         // bytes that count for each value beside its size
 	Timeout  time.Duration // of one load, its wait for a place included; 0: 10 s
 	Remember time.Duration // how long a failure is the answer without another try; 0: 5 s
 	Loads    int           // side by side; 0: 8
+	// Changed is called when a value begins to be held, or ends; nil: it is not. It
+	// must not call the cache.
+	Changed func(key string, v V, held bool)
 }
 
 const (
@@ -48,7 +51,7 @@ type Stats struct {
 // Cache holds values by their keys. Make it with New; it may be used by any number
 // of goroutines.
 type Cache[V Sized] struct {
-	opts    Options
+	opts    Options[V]
 	places  chan struct{} // one is taken during a load
 	flights singleflight.Group
 
@@ -70,7 +73,7 @@ type failure struct {
 }
 
 // New makes a Cache that holds nothing.
-func New[V Sized](o Options) *Cache[V] {
+func New[V Sized](o Options[V]) *Cache[V] {
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
@@ -178,6 +181,13 @@ func (c *Cache[V]) Put(key string, v V) {
 	c.makeRoom(size)
 	c.held.Add(key, v)
 	c.bytes += size
+	c.changed(key, v, true)
+}
+
+func (c *Cache[V]) changed(key string, v V, held bool) {
+	if c.opts.Changed != nil {
+		c.opts.Changed(key, v, held)
+	}
 }
 
 func (c *Cache[V]) size(v V) int64 { return int64(v.Size()) + c.opts.Overhead }
@@ -185,8 +195,9 @@ func (c *Cache[V]) size(v V) int64 { return int64(v.Size()) + c.opts.Overhead }
 // makeRoom is called with mu held, as are all below it.
 func (c *Cache[V]) makeRoom(size int64) {
 	for c.bytes+size > c.limit {
-		_, oldest, _ := c.held.RemoveOldest()
+		key, oldest, _ := c.held.RemoveOldest()
 		c.bytes -= c.size(oldest)
+		c.changed(key, oldest, false)
 		c.stats.Evictions++
 	}
 }
@@ -195,6 +206,7 @@ func (c *Cache[V]) remove(key string) {
 	if old, ok := c.held.Peek(key); ok {
 		c.held.Remove(key)
 		c.bytes -= c.size(old)
+		c.changed(key, old, false)
 	}
 }
 

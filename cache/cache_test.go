@@ -48,7 +48,7 @@ func TestLeastRecentlyUsedMakesRoom(t *testing.T) {
 		"another limit": {func(c *Cache[text]) { c.Put("a", sized(30)); c.Put("b", sized(30)); c.SetLimit(59) }, "b", Stats{Values: 1, Bytes: 30, Limit: 59, Evictions: 1}},
 		"nothing kept":  {func(c *Cache[text]) { c.SetLimit(0); c.Put("a", sized(1)) }, "", Stats{}},
 	} {
-		cache := New[text](Options{Limit: 100})
+		cache := New(Options[text]{Limit: 100})
 		c.do(cache)
 		held := ""
 		for _, key := range []string{"a", "b", "c", "d"} {
@@ -73,7 +73,7 @@ func use(c *Cache[text], key string) {
 
 // A value that does not fit is handed out all the same, to all who wait for it.
 func TestValueThatIsNotKeptIsHandedOut(t *testing.T) {
-	c := New[text](Options{})
+	c := New(Options[text]{})
 	for range 2 {
 		if v, err := c.Load(t.Context(), "a", gives("abc")); v != "abc" || err != nil {
 			t.Errorf("%q, %v", v, err)
@@ -86,7 +86,7 @@ func TestValueThatIsNotKeptIsHandedOut(t *testing.T) {
 
 func TestOneLoadForAllWhoAsk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := New[text](Options{Limit: 100})
+		c := New(Options[text]{Limit: 100})
 		loads := 0 // by one load at a time, or the race detector says so
 		slow := func(context.Context) (text, error) {
 			loads++
@@ -114,7 +114,7 @@ func TestOneLoadForAllWhoAsk(t *testing.T) {
 // Who began a load and has no time is no reason to give nothing to who has.
 func TestLoadOutlivesTheOneWhoBeganIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := New[text](Options{Limit: 100})
+		c := New(Options[text]{Limit: 100})
 		slow := func(ctx context.Context) (text, error) {
 			select {
 			case <-time.After(2 * time.Second):
@@ -144,7 +144,7 @@ func TestLoadOutlivesTheOneWhoBeganIt(t *testing.T) {
 
 func TestLoadIsBoundedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := New[text](Options{Limit: 100, Timeout: 3 * time.Second})
+		c := New(Options[text]{Limit: 100, Timeout: 3 * time.Second})
 		began := time.Now()
 		_, err := c.Load(t.Context(), "a", func(ctx context.Context) (text, error) { <-ctx.Done(); return "", ctx.Err() })
 		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took != 3*time.Second {
@@ -166,7 +166,7 @@ func TestFailureIsTheAnswerForAMoment(t *testing.T) {
 		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c := New[text](Options{Limit: 100, Timeout: 10 * time.Second, Remember: 5 * time.Second})
+			c := New(Options[text]{Limit: 100, Timeout: 10 * time.Second, Remember: 5 * time.Second})
 			began := time.Now()
 			read := func() error {
 				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -198,10 +198,28 @@ func TestFailureIsTheAnswerForAMoment(t *testing.T) {
 	}
 }
 
+// What came after all is asked for again as if nothing had been, also where it was
+// not kept.
+func TestSuccessEndsAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Options[text]{Remember: time.Hour})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		slow := func(context.Context) (text, error) { time.Sleep(2 * time.Second); return "abc", nil }
+		if _, err := c.Load(ctx, "a", slow); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		time.Sleep(2 * time.Second)
+		if v, err := c.Load(t.Context(), "a", slow); v != "abc" || err != nil {
+			t.Errorf("%q, %v", v, err)
+		}
+	})
+}
+
 // Who gives up by himself says nothing about the value.
 func TestCancelledWaitIsNoFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := New[text](Options{Limit: 100})
+		c := New(Options[text]{Limit: 100})
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		slow := func(context.Context) (text, error) { time.Sleep(2 * time.Second); return "abc", nil }
@@ -216,7 +234,7 @@ func TestCancelledWaitIsNoFailure(t *testing.T) {
 
 func TestOnlySoManyLoadsSideBySide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := New[text](Options{Limit: 1 << 20, Loads: 3, Timeout: 5 * time.Second})
+		c := New(Options[text]{Limit: 1 << 20, Loads: 3, Timeout: 5 * time.Second})
 		var now, most atomic.Int32
 		var wait sync.WaitGroup
 		failed := atomic.Int32{}
@@ -243,7 +261,7 @@ func TestOnlySoManyLoadsSideBySide(t *testing.T) {
 }
 
 func TestOverheadCounts(t *testing.T) {
-	c := New[text](Options{Limit: 100, Overhead: 20})
+	c := New(Options[text]{Limit: 100, Overhead: 20})
 	for _, key := range []string{"a", "b", "c"} {
 		c.Put(key, sized(25))
 	}
@@ -261,7 +279,7 @@ func TestOverheadCounts(t *testing.T) {
 // count of them is right.
 func TestLimitHoldsUnderLoad(t *testing.T) {
 	const limit = 2000
-	c := New[text](Options{Limit: limit, Overhead: 10})
+	c := New(Options[text]{Limit: limit, Overhead: 10})
 	var wait sync.WaitGroup
 	for worker := range 8 {
 		wait.Go(func() {

@@ -3,6 +3,7 @@ package fs
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"syscall"
 	"testing"
@@ -33,8 +34,7 @@ const publisherThread = 4711
 func answering(t testing.TB) (s *server, store, file *tree.Node) {
 	t.Helper()
 	v := newTestView(t)
-	v.reset(site(t, "/store", acl.NewList([]uint32{33}, nil), newVersion(t, 1)))
-	if err := v.persist(); err != nil {
+	if err := errors.Join(v.reset(site(t, "/store", acl.NewList([]uint32{33}, nil), newVersion(t, 1))), v.persist()); err != nil {
 		t.Fatal(err)
 	}
 	j, err := newJournal()

@@ -300,16 +300,18 @@ func (w logWriter) Write(b []byte) (int, error) {
 // move, then old names go, each by one system call that readers and watchers
 // see. Nothing is done for what is the same. After an error what is served is
 // between the two snapshots and whole; Publish it again and the rest is done.
-func (f *FS) Publish(ctx context.Context, s *tree.Snapshot) error {
+//
+// beside are records of the image that are true with the snapshot: a successor finds
+// them as soon as it finds anything of it.
+func (f *FS) Publish(ctx context.Context, s *tree.Snapshot, beside ...image.Change) error {
 	f.publishing.Lock()
 	defer f.publishing.Unlock()
 	if !f.open {
-		f.view.reset(s)
-		return nil
+		return f.view.reset(s, beside...)
 	}
 	var err error
 	for range 2 { // a publisher that died is replaced, once
-		if err = f.publish(ctx, s); !errors.Is(err, errPublisherDied) {
+		if err = f.publish(ctx, s, beside); !errors.Is(err, errPublisherDied) {
 			return err
 		}
 		f.log.Warn("a publisher process is missing and is started", "err", err)
@@ -320,12 +322,12 @@ func (f *FS) Publish(ctx context.Context, s *tree.Snapshot) error {
 	return err
 }
 
-func (f *FS) publish(ctx context.Context, s *tree.Snapshot) error {
+func (f *FS) publish(ctx context.Context, s *tree.Snapshot, beside []image.Change) error {
 	if err := f.tellWatchers(); err != nil { // whom a predecessor could not tell any more
 		return err
 	}
 	plan := tree.Diff(f.view.cur.Load(), s)
-	steps, err := f.view.begin(plan, time.Now())
+	steps, err := f.view.begin(plan, time.Now(), beside...)
 	if err != nil {
 		return err
 	}
@@ -496,6 +498,14 @@ func (f *FS) Mounts() []string {
 
 // Snapshot is what is served at this moment.
 func (f *FS) Snapshot() *tree.Snapshot { return f.view.cur.Load() }
+
+// Blob finds a text that was taken over, nil if there is none. It is for who takes over
+// something that has the same contents, before the first Publish.
+func (f *FS) Blob(sum [32]byte) *tree.Blob {
+	f.view.mu.Lock()
+	defer f.view.mu.Unlock()
+	return f.view.blobs[sum]
+}
 
 // Stats of the requests that the kernel has sent.
 type Stats struct {

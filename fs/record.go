@@ -16,7 +16,6 @@ import (
 const (
 	keyNode     = "n" // and the id: a node of the snapshot
 	keyRetired  = "r" // and the id: a file without a name that somebody may have open
-	keyBlob     = "b" // and the digest: text of which contents are parts
 	keyFarewell = "f" // files whose watchers are to be told that a link has left them
 	keyStores   = "s" // what the connections show where
 )
@@ -24,8 +23,6 @@ const (
 func nodeKey(kind string, id tree.ID) string {
 	return kind + string(binary.BigEndian.AppendUint64(nil, uint64(id)))
 }
-
-func blobKey(sum [32]byte) string { return keyBlob + string(sum[:]) }
 
 // recording is a change of the image in the making. Nothing of it is true before put.
 type recording struct {
@@ -41,9 +38,10 @@ func (v *view) recording() *recording {
 }
 
 // reserve makes room in the image for all that a plan will write.
-func (v *view) reserve(plan []tree.Change) error {
+func (v *view) reserve(plan []tree.Change, beside []image.Change) error {
 	v.mu.Lock()
 	s, r := v.cur.Load(), v.recording()
+	r.changes = append(r.changes, beside...)
 	r.farewells(s, plan)
 	for _, c := range plan {
 		if c.Old != nil {
@@ -109,7 +107,7 @@ func (r *recording) keep(kind string, n *tree.Node) {
 		if text == nil {
 			text = []byte{}
 		}
-		r.changes = append(r.changes, image.Change{Key: blobKey(sum), Value: text})
+		r.changes = append(r.changes, image.Change{Key: image.BlobKey(sum), Value: text})
 	}
 	r.refs[sum]++
 }
@@ -125,7 +123,7 @@ func (r *recording) drop(kind string, n *tree.Node, record bool) {
 	sum := n.Blob.Sum
 	r.refs[sum]--
 	if r.v.refs[sum]+r.refs[sum] == 0 {
-		r.erase(blobKey(sum))
+		r.erase(image.BlobKey(sum))
 	}
 }
 
@@ -156,7 +154,7 @@ func (v *view) persist() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r := v.recording()
-	for _, kind := range []string{keyNode, keyRetired, keyBlob, keyFarewell, keyStores} {
+	for _, kind := range []string{keyNode, keyRetired, image.BlobPrefix, keyFarewell, keyStores} {
 		for key := range v.image.All(kind) {
 			r.erase(key)
 		}
@@ -175,7 +173,7 @@ func (v *view) restore() error {
 	blobs := map[[32]byte]*tree.Blob{}
 	blob := func(sum [32]byte) *tree.Blob {
 		if blobs[sum] == nil {
-			if text, ok := v.image.Get(blobKey(sum)); ok {
+			if text, ok := v.image.Get(image.BlobKey(sum)); ok {
 				blobs[sum] = &tree.Blob{Sum: sum, Bytes: text}
 			}
 		}
@@ -216,6 +214,7 @@ func (v *view) restore() error {
 			r.drop(keyRetired, old, true)
 		}
 	}
+	v.blobs = blobs
 	maps.Copy(v.refs, r.refs)
 	clear(r.refs)
 	if err := v.image.Reserve(r.changes...); err != nil {

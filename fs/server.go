@@ -121,7 +121,7 @@ const maxTries = 3
 // recover brings this server to where its predecessor was, and answers what that
 // owes.
 func (s *server) recover(out []byte, wait func(place int)) error {
-	init := s.journal.savedInit()
+	init, owing := s.journal.savedInit(), 0
 	if init != nil {
 		// The kernel has had its answer: this is for go-fuse, which keeps what it
 		// negotiated.
@@ -131,6 +131,7 @@ func (s *server) recover(out []byte, wait func(place int)) error {
 	}
 	for i := range threads {
 		if req := owed(s.journal.slot(i)); req != nil && s.recovery != RecoverByResend {
+			owing++
 			if s.journal.tries[i].Add(1) > maxTries {
 				s.log.Error("a request has ended several servers; it is answered EIO", "operation", opName(int(opcode(req))))
 				s.write(refusal(req, unix.EIO))
@@ -139,6 +140,9 @@ func (s *server) recover(out []byte, wait func(place int)) error {
 			}
 		}
 		s.journal.settle(i)
+	}
+	if init != nil {
+		s.log.Info("taking over from another server", "unanswered", owing)
 	}
 	return s.recoverReads(init != nil, wait)
 }

@@ -33,6 +33,8 @@ type view struct {
 	// successor that reads it knows what the kernel knows. It changes under mu.
 	image *image.Image
 	refs  map[[32]byte]int // nodes in the image that need a blob
+	// blobs are those that were read from the image, until something new is shown.
+	blobs map[[32]byte]*tree.Blob
 }
 
 func newView(retiredBytes int, kept *image.Image) *view {
@@ -52,16 +54,24 @@ func (v *view) node(id tree.ID) (*tree.Node, bool) {
 
 // reset replaces everything at once, which is right only while no kernel has
 // seen any of it.
-func (v *view) reset(s *tree.Snapshot) {
+func (v *view) reset(s *tree.Snapshot, beside ...image.Change) error {
+	if err := v.image.Reserve(beside...); err != nil {
+		return err
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if err := v.image.Put(beside...); err != nil {
+		return err
+	}
 	v.cur.Store(s)
+	return nil
 }
 
 // begin makes a plan current. What only begins to exist, exists from here on;
 // the other steps wait for the publisher and are returned in their order.
-func (v *view) begin(plan []tree.Change, at time.Time) (steps []tree.Change, err error) {
-	if err := v.reserve(plan); err != nil { // before mu: it may take a while
+// beside are records of the image that belong to the plan.
+func (v *view) begin(plan []tree.Change, at time.Time, beside ...image.Change) (steps []tree.Change, err error) {
+	if err := v.reserve(plan, beside); err != nil { // before mu: it may take a while
 		return nil, err
 	}
 	v.mu.Lock()
@@ -69,6 +79,7 @@ func (v *view) begin(plan []tree.Change, at time.Time) (steps []tree.Change, err
 	clear(v.pending)
 	clear(v.temps)
 	s, r := v.cur.Load(), v.recording()
+	r.changes = append(r.changes, beside...)
 	r.farewells(s, plan)
 	for _, c := range plan {
 		if c.Op == tree.Add || c.Op == tree.Hold {
@@ -83,6 +94,7 @@ func (v *view) begin(plan []tree.Change, at time.Time) (steps []tree.Change, err
 		return nil, err
 	}
 	v.cur.Store(s)
+	v.blobs = nil
 	return steps, nil
 }
 

@@ -64,6 +64,12 @@ type Image struct {
 // span of a record in the log.
 type span struct{ off, size int }
 
+// BlobKey is the key of a text of which other records name parts, by its SHA-256.
+func BlobKey(sum [32]byte) string { return BlobPrefix + string(sum[:]) }
+
+// BlobPrefix begins the keys of texts.
+const BlobPrefix = "b"
+
 // Prefix begins the names under which images are kept.
 const Prefix = "image."
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"kvfs/image"
 	"kvfs/tree"
 	"kvfs/vault"
 )
@@ -148,7 +149,7 @@ type lastShelf struct {
 	done chan struct{}
 }
 
-func (p *lastShelf) Publish(_ context.Context, s *tree.Snapshot) error {
+func (p *lastShelf) Publish(_ context.Context, s *tree.Snapshot, _ ...image.Change) error {
 	if before := p.last; (before == nil || before.Len() < p.want) && s.Len() >= p.want {
 		defer close(p.done)
 	}

@@ -19,6 +19,11 @@
 //     again.
 //   - Whoever has a key keeps one: a version without it never takes the place of
 //     one with it.
+//   - The version that links lead to has its bytes in memory, before they lead to
+//     it and until they lead to another one. So do those that are newer. Older ones
+//     are held in a cache, and what Load fetches again is what it was, or an error.
+//   - Errands for older versions wait until every certificate was tried once, and
+//     nothing waits for them.
 //
 // # Limitations
 //
@@ -26,5 +31,8 @@
 // restart there is no version before to compare the first one with.
 //
 // Every poll fetches every secret (one transaction each). There is no limit on
-// how long an outage may last and none on the tries.
+// how long an outage may last and none on the tries. The limit of the cache bounds
+// the bytes of older versions and not what is known of them, some 2.5 KB each in the
+// default layouts (BenchmarkOldVersions). A file that some process has open when its
+// version is forgotten can be read for as long as the cache has it.
 package sync

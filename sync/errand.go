@@ -111,6 +111,12 @@ func (r *runner) send(ctx context.Context) {
 			if !ok || due.After(r.sent) || urgent && !e.urgent {
 				continue
 			}
+			if _, cached := r.cache.Peek(cacheKey(c.source.Key(), e.id)); e.urgent && cached {
+				r.mu.Lock()
+				r.dirty = true // the publication takes it from there
+				r.mu.Unlock()
+				continue
+			}
 			e.settings = r.generation
 			r.errands[c] = true
 			v := r.vault()
@@ -153,13 +159,16 @@ func (e errand) run(ctx context.Context, v Vault) found {
 func (r *runner) bring(ctx context.Context, f found) {
 	c, now := f.cert, time.Now()
 	delete(r.errands, c)
-	if !f.list { // a long list may take longer than the vault is given
-		r.silent[c.source.Ref.Host()] = !answered(f.err)
+	if answered(f.err) { // that it does not is for the polls to say, which soon ask again
+		r.silent[c.source.Ref.Host()] = false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if ctx.Err() != nil || r.byKey[c.source.Key()] != c || c.retired || f.settings != r.generation {
 		return // what is still to be done is found again
+	}
+	if f.stub == nil && f.version != nil && len(c.versions) > 0 && !f.version.Created.Before(c.versions[0].Created) {
+		f.err = c.policy.held(c.versions, f.version) // it may be the newer one
 	}
 	switch {
 	case f.list:
@@ -267,21 +276,17 @@ func (s *Syncer) listed(c *certificate, f found, now time.Time) {
 
 // behind are those versions of a list that are enabled and not newer than the newest
 // that is here: one that the policy has refused does not come in by the back door.
+// Times have a resolution of one second, so of two in the same one neither is newer.
 func (c *certificate) behind(listing []vault.VersionInfo) (ids []certs.Version) {
+	var newest time.Time
 	if len(c.versions) > 0 {
-		newest := c.versions[0]
-		i := slices.IndexFunc(listing, func(v vault.VersionInfo) bool { return certs.Version(v.Version) == newest.ID })
-		if i < 0 {
-			i = slices.IndexFunc(listing, func(v vault.VersionInfo) bool { return v.Created.Before(newest.Created) })
-		}
-		if i < 0 {
-			return nil
-		}
-		listing = listing[i:]
+		newest = c.versions[0].Created
 	}
 	for _, v := range listing {
 		id := certs.Version(v.Version)
-		if refused := id == c.latest && c.place(id) < 0; v.Enabled && !refused {
+		newer := !newest.IsZero() && v.Created.After(newest)
+		refused := id == c.latest && c.place(id) < 0
+		if v.Enabled && !newer && !refused {
 			ids = append(ids, id)
 		}
 	}

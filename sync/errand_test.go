@@ -86,6 +86,42 @@ func TestAllVersionsAreShown(t *testing.T) {
 	}
 }
 
+// Nobody waits for old versions, least of all a certificate that has none yet.
+func TestPollsGoBeforeOldVersions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := withHistory(t, "www", 5), &shelf{}
+		v.rotate(t, "api", 1)
+		v.set(func() { v.delay["api"] = time.Minute })
+		s := running(t, Options{Publisher: p}, holding(settings(t, v, time.Hour, "www", "api"), KeepAll, 1<<20))
+		time.Sleep(time.Minute - time.Second)
+		synctest.Wait()
+		if v.times("www?") != 0 || p.shown("www") != version(5) {
+			t.Errorf("listed before every certificate was tried; shown %s", p.shown("www"))
+		}
+		<-s.Ready()
+		synctest.Wait()
+		if len(p.here("www", 5)) != 5 {
+			t.Errorf("%v are shown", p.here("www", 5))
+		}
+	})
+}
+
+// A large store is not built anew for each old version that comes.
+func TestOldVersionsArePublishedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 100
+		v, p := withHistory(t, "www", n), &shelf{takes: 100 * time.Millisecond}
+		v.set(func() { v.delay["www"] = 5 * time.Millisecond })
+		s := running(t, Options{Publisher: p}, holding(settings(t, v, time.Hour, "www"), KeepAll, 1<<20))
+		<-s.Ready()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(p.here("www", n)) != n || p.count() > 5 {
+			t.Errorf("%d versions are shown after %d publications", len(p.here("www", n)), p.count())
+		}
+	})
+}
+
 func TestVersionsThatCannotBeReadAreLeftOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := withHistory(t, "www", 9), &shelf{}
@@ -198,35 +234,47 @@ func TestPinnedCertificateShowsItsVersionAlone(t *testing.T) {
 	})
 }
 
-// What a guard keeps from readers does not come in with what is older.
+// What a guard keeps from readers does not come in with what is older, whether the
+// poll or the list is the first to know of it.
 func TestRefusedVersionIsNoOlderOne(t *testing.T) {
 	for name, newest := range map[string]leaf{"held": {names: []string{"b.example"}}, "without its key": {names: []string{"a.example"}, keyless: true}} {
-		synctest.Test(t, func(t *testing.T) {
-			v, p := newFakeVault(t), &shelf{}
-			for n := 1; n < 4; n++ {
-				v.put(t, "www", n, leaf{names: []string{"a.example"}})
-			}
-			set := holding(under(t, v, Policy{HoldChangedNames: true}), KeepAll, 1<<20)
-			s := running(t, Options{Publisher: p}, set)
-			<-s.Ready()
-			v.put(t, "www", 4, newest)
-			v.set(func() { // within a second
-				same := *v.made["www"][3]
-				same.Created = v.made["www"][2].Created
-				v.made["www"][3] = &same
+		for _, listedFirst := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				v, p := newFakeVault(t), &shelf{}
+				for n := 1; n < 5; n++ {
+					l := leaf{names: []string{"a.example"}}
+					if n == 4 {
+						l = newest
+					}
+					v.put(t, "www", n, l)
+				}
+				v.set(func() {
+					v.secrets["www"] = v.made["www"][2]
+					v.made["www"][3].Created = v.made["www"][2].Created // within a second
+				})
+				set := holding(under(t, v, Policy{HoldChangedNames: true}), KeepAll, 1<<20)
+				if !listedFirst {
+					v.set(func() { v.errs["www?"] = down })
+				}
+				s := running(t, Options{Publisher: p}, set)
+				<-s.Ready()
+				if listedFirst {
+					synctest.Wait()
+				}
+				v.set(func() { v.secrets["www"] = v.made["www"][3]; clear(v.errs) })
+				if err := s.Refresh(t.Context(), Match("www")); err != nil {
+					t.Fatal(err)
+				}
+				if err := s.Change(t.Context(), set); err != nil { // and listed anew
+					t.Fatal(err)
+				}
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				if got := p.here("www", 4); !equal(got, []int{3, 2, 1}) || p.shown("www") != version(3) || p.has("contoso-web.www."+version(4)) {
+					t.Errorf("%s, listed first %v: %v are shown, linked is %s", name, listedFirst, got, p.shown("www"))
+				}
 			})
-			if err := s.Refresh(t.Context(), Match("www")); err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Change(t.Context(), set); err != nil { // and listed anew
-				t.Fatal(err)
-			}
-			time.Sleep(time.Hour)
-			synctest.Wait()
-			if got := p.here("www", 4); !equal(got, []int{3, 2, 1}) || p.shown("www") != version(3) || p.has("contoso-web.www."+version(4)) {
-				t.Errorf("%s: %v are shown, linked is %s", name, got, p.shown("www"))
-			}
-		})
+		}
 	}
 }
 
@@ -299,6 +347,9 @@ func TestNewestEnabledVersionServesInPlaceOfADisabledOne(t *testing.T) {
 			st := state(s, "www")
 			if p.shown("www") != test.want {
 				t.Errorf("%s: shown %q, %+v", name, p.shown("www"), st)
+			}
+			if test.policy.HideDisabled && v.times("www?") > 0 {
+				t.Errorf("%s: listed, and for nothing", name)
 			}
 			if test.want == "" {
 				return

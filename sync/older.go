@@ -24,7 +24,7 @@ import (
 // cacheOptions bound what reads of older versions may do to a vault and to who waits.
 // What a version needs beside the bytes of its files is measured by
 // BenchmarkOldVersions.
-var cacheOptions = cache.Options{Overhead: 1500, Timeout: 10 * time.Second, Remember: 5 * time.Second, Loads: 8}
+var cacheOptions = cache.Options[*tree.Version]{Overhead: 1500, Timeout: 10 * time.Second, Remember: 5 * time.Second, Loads: 8}
 
 // releaseAfter is how long a version that was current stays in memory after another
 // one was published. That needs a publication of its own, for which nobody waits.

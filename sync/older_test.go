@@ -292,6 +292,7 @@ func TestVaultGoesBackToAVersionThatIsNotInMemory(t *testing.T) {
 		<-s.Ready()
 		content := p.node("www", 1).Content
 		renew(t, s, v, "www", 2)
+		before := p.node("www", 1)
 		v.set(func() { v.secrets["www"] = v.made["www"][0] })
 		if err := s.Refresh(t.Context(), Match("www")); err != nil || p.shown("www") != version(1) {
 			t.Fatalf("%v; shown %s", err, p.shown("www"))
@@ -302,6 +303,11 @@ func TestVaultGoesBackToAVersionThatIsNotInMemory(t *testing.T) {
 		}
 		if err := readOK(s, p.node("www", 2)); err != nil {
 			t.Error(err)
+		}
+		// Who has found it while it was away gets what is in memory now.
+		misses := s.Report().Cache.Misses
+		if err := readOK(s, before); err != nil || before.Away == nil || s.Report().Cache.Misses != misses {
+			t.Errorf("%v; the cache was asked for what is current", err)
 		}
 	})
 }
@@ -326,10 +332,14 @@ func TestVersionThatBecomesCurrentAgainIsFetchedFirst(t *testing.T) {
 			if want := map[int64]int{0: 2}[limit]; want == 2 && p.shown("www") != version(2) || want == 0 && p.shown("www") != version(1) {
 				t.Errorf("%s: at the end of the second, shown is %s", name, p.shown("www"))
 			}
+			// It is not forgotten on its way, though it is one more than is to be kept.
+			if err := s.Change(t.Context(), holding(under(t, v, Policy{HoldNotYetValid: true}), 1, limit)); err != nil {
+				t.Fatal(err)
+			}
 			v.set(func() { clear(v.errs) })
 			time.Sleep(lastRetry)
 			synctest.Wait()
-			if n := p.node("www", 1); p.shown("www") != version(1) || n.Away != nil {
+			if n := p.node("www", 1); p.shown("www") != version(1) || n == nil || n.Away != nil {
 				t.Errorf("%s: shown %s, %+v", name, p.shown("www"), n)
 			}
 			if limit > 0 && v.times("www/"+version(1)) != 0 {
@@ -362,6 +372,11 @@ func TestChangedViewsOfOldVersions(t *testing.T) {
 			if !p.has("contoso-web.www.pfx") || p.has(older) != (limit > 0) || p.node("www", 1) == nil {
 				t.Errorf("%s: at once there are the new form of the current one: %v, and of the old one: %v", name, p.has("contoso-web.www.pfx"), p.has(older))
 			}
+			if limit > 0 {
+				if err := readOK(s, p.named(older)); err != nil {
+					t.Errorf("%s: the vault is needed: %v", name, err)
+				}
+			}
 			v.set(func() { clear(v.errs) })
 			time.Sleep(lastRetry)
 			synctest.Wait()
@@ -376,6 +391,31 @@ func TestChangedViewsOfOldVersions(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a read had fetched for settings that have changed meanwhile is fetched anew.
+func TestReadUnderWayWhenTheViewsChange(t *testing.T) {
+	views := tree.Views{Layouts: []tree.Layout{tree.V3, tree.PFX}}
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t), &shelf{}
+		v.put(t, "www", 1, leaf{})
+		s := running(t, Options{Publisher: p}, holding(under(t, v, Policy{}), 2, 1<<20))
+		<-s.Ready()
+		renew(t, s, v, "www", 2)
+		key := cacheKey(source(t, "www").Key(), certs.Version(version(1)))
+		former, _ := s.cache.Peek(key)
+		set := holding(under(t, v, Policy{Views: []tree.Views{views}}), 2, 1<<20)
+		spec := set.Spec()
+		spec.Entries[0].Views = views
+		set.Spec = func() tree.Spec { return spec }
+		if err := s.Change(t.Context(), set); err != nil {
+			t.Fatal(err)
+		}
+		s.cache.Put(key, former) // as the read does that had begun before
+		if err := readOK(s, p.named("contoso-web.www."+version(1)+".pfx")); err != nil || v.times("www/"+version(1)) != 1 {
+			t.Errorf("%v; asked %d times", err, v.times("www/"+version(1)))
+		}
+	})
 }
 
 // Issuers that were fetched once need no network again, and what was good once is

@@ -233,8 +233,8 @@ func (r *runner) respec() {
 // commit publishes what is known, if there is anything new and it is time: when
 // nothing more is to come soon, and otherwise at intervals of ten times what a
 // publication takes, so that the first load of a large store is not spent on
-// building it again and again.
-func (r *runner) commit(ctx context.Context) {
+// building it again and again. It tells whether it did.
+func (r *runner) commit(ctx context.Context) (published bool) {
 	r.mu.Lock()
 	idle, now := len(r.flying)+len(r.errands) == 0, time.Now()
 	if !r.turnAt.IsZero() && !r.turnAt.After(now) {
@@ -246,6 +246,7 @@ func (r *runner) commit(ctx context.Context) {
 		r.publish(ctx)
 	}
 	r.settle()
+	return !wait
 }
 
 // changing tells whether new settings wait for certificates that are not here
@@ -287,15 +288,19 @@ func (s *Syncer) publish(ctx context.Context) {
 		s.arrange(c, began)
 		shown[c.source.Key()] = c.show(began)
 	}
+	records, kept, keepErr := s.keeping(certs, shown)
 	s.mu.Unlock()
 
 	snapshot, clash, err := build(spec, shown)
-	if err == nil {
-		err = s.opts.Publisher.Publish(ctx, snapshot)
+	if err = errors.Join(err, keepErr); err == nil {
+		err = s.opts.Publisher.Publish(ctx, snapshot, records...)
 	}
 	now := time.Now()
 
 	s.mu.Lock()
+	if err == nil {
+		s.kept = kept
+	}
 	s.clash = clash
 	s.publishErr, s.dirty, s.publishAt = err, err != nil, now.Add(10*now.Sub(began))
 	var renewals []Renewal

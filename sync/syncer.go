@@ -11,6 +11,7 @@ import (
 
 	"kvfs/cache"
 	"kvfs/certs"
+	"kvfs/image"
 	"kvfs/tree"
 	"kvfs/vault"
 )
@@ -26,7 +27,7 @@ type Vault interface {
 // Publisher is where the tree goes to. Publish may be called again with the same
 // snapshot after an error, and then does what is left to do.
 type Publisher interface {
-	Publish(ctx context.Context, s *tree.Snapshot) error
+	Publish(ctx context.Context, s *tree.Snapshot, beside ...image.Change) error
 }
 
 // Settings of a Syncer, which may change while it runs.
@@ -71,6 +72,10 @@ func (s Settings) keep() int {
 type Options struct {
 	Publisher Publisher
 	Logger    *slog.Logger // default: nothing is logged
+	// Image keeps what is known for the process after this one, and has what the one
+	// before this knew; nil: nothing is kept. Blob finds the texts of what that has shown.
+	Image *image.Image
+	Blob  func(sum [32]byte) *tree.Blob
 	// Renewed is called after a new version was published, from Run's goroutine.
 	Renewed func(Renewal)
 }
@@ -100,11 +105,12 @@ type Syncer struct {
 	byKey      map[string]*certificate
 	spec       tree.Spec // as last asked for
 	publishErr error
-	clash      error     // of entries that want one name
-	generation int       // of the settings
-	dirty      bool      // something is to be published
-	publishAt  time.Time // not before this
-	turnAt     time.Time // when something is to be published by itself; zero: never
+	clash      error           // of entries that want one name
+	generation int             // of the settings
+	dirty      bool            // something is to be published
+	publishAt  time.Time       // not before this
+	turnAt     time.Time       // when something is to be published by itself; zero: never
+	kept       map[string]last // what the image has of certificates, by key
 }
 
 // changePatience is how long changed settings wait for certificates that they
@@ -121,12 +127,22 @@ type wish struct {
 	done     chan struct{}         // closed when all that is published
 }
 
-// New makes a Syncer that knows nothing of any certificate yet.
+// New makes a Syncer that knows what the image does.
 func New(opts Options, settings Settings) *Syncer {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Syncer{opts: opts, log: opts.Logger, wishes: make(chan *wish), ready: make(chan struct{}), cache: cache.New[*tree.Version](cacheOptions), dirty: true}
+	s := &Syncer{opts: opts, log: opts.Logger, wishes: make(chan *wish), ready: make(chan struct{}), dirty: true}
+	if s.opts.Blob == nil {
+		s.opts.Blob = func([32]byte) *tree.Blob { return nil }
+	}
+	held := cacheOptions
+	if opts.Image != nil {
+		held.Changed = s.cached
+	}
+	s.cache = cache.New(held)
+	s.cache.SetLimit(settings.OldVersions)
+	s.recallAll()
 	s.configure(settings)
 	return s
 }
@@ -146,8 +162,10 @@ func (s *Syncer) Run(ctx context.Context) error {
 	r.grant(first)
 	for ctx.Err() == nil {
 		r.launch(ctx)
-		r.commit(ctx)
 		r.send(ctx)
+		if r.commit(ctx) {
+			r.send(ctx) // what was found to be missing
+		}
 		timer := time.NewTimer(time.Until(r.wake()))
 		select {
 		case <-ctx.Done():
@@ -251,6 +269,9 @@ func (s *Syncer) configure(settings Settings) {
 		}
 		c := known[src.Key()]
 		if c == nil {
+			c = s.recall(src)
+		}
+		if c == nil {
 			c = &certificate{source: src}
 			if old := sameSecret[src.Ref.Key()]; old != nil { // asked for by another identity
 				c.versions, c.warnings, c.lastSuccess, c.shown, c.keyless = old.versions, old.warnings, old.lastSuccess, old.shown, old.keyless
@@ -274,7 +295,11 @@ func (s *Syncer) configure(settings Settings) {
 		certs = append(certs, c)
 	}
 	for _, src := range settings.Retired {
-		if c := known[src.Key()]; c != nil && taken[src.Key()] == nil {
+		c := known[src.Key()]
+		if c == nil {
+			c = s.recall(src)
+		}
+		if c != nil && taken[src.Key()] == nil {
 			taken[src.Key()] = c
 			c.retired, c.wanted = true, false
 			c.policy = policies.of[src.Key()]

@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"kvfs/image"
 	"kvfs/tree"
 	"kvfs/vault"
 )
@@ -150,10 +151,12 @@ type shelf struct {
 	mu    sync.Mutex
 	snaps []*tree.Snapshot
 	err   error
-	empty []string // links that led to a file whose bytes were not in memory; running reports them
+	takes time.Duration // that a publication takes
+	empty []string      // links that led to a file whose bytes were not in memory; running reports them
 }
 
-func (p *shelf) Publish(_ context.Context, s *tree.Snapshot) error {
+func (p *shelf) Publish(_ context.Context, s *tree.Snapshot, _ ...image.Change) error {
+	time.Sleep(p.takes)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err != nil {

@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"status":   nil,
 	"config":   {"acl", "vault"},
 	"tree":     {"acl", "certs"},
-	"sync":     {"cache", "certs", "tree", "vault"},
+	"sync":     {"cache", "certs", "image", "tree", "vault"},
 	"fs":       {"acl", "image", "tree"},
 	"keeper":   nil,
 	"test":     nil,

@@ -93,7 +93,13 @@ func TestPlanOfAChangedHold(t *testing.T) {
 			if !slices.Equal(got, test.plan) {
 				t.Errorf("%s: %v, want %v", name, got, test.plan)
 			}
-			now := from.Apply(at, plan...)
+			now := from
+			for _, c := range plan {
+				if is, _ := now.Node(c.Node().ID); is != c.Old {
+					t.Errorf("%s: %s is not about the node that is there", name, c.Op)
+				}
+				now = now.Apply(at, c)
+			}
 			if rest := Diff(now, to); rest != nil {
 				t.Errorf("%s: left to do: %v", name, rest)
 			}

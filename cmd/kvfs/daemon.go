@@ -72,7 +72,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	d.issuer.Logger = d.log
 	d.logIgnored(now.cfg)
 	d.set(now)
-	d.syncer = kvsync.New(kvsync.Options{Publisher: d.fs, Logger: d.log}, d.settings(d.now, union(d.fs.Mounts(), stores)))
+	d.syncer = kvsync.New(kvsync.Options{Publisher: d.fs, Logger: d.log, Image: d.image, Blob: d.fs.Blob}, d.settings(d.now, union(d.fs.Mounts(), stores)))
 	d.loader.set(d.syncer)
 	return d, nil
 }

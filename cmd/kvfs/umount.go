@@ -106,10 +106,15 @@ func (a *app) end(ctx context.Context, served []string) error {
 	if err != nil {
 		return err
 	}
-	// Opened before it is asked, when the number is certainly its own.
-	process, err := unix.PidfdOpen(r.Processes.Server, 0)
+	// Opened before it is asked, when the number is certainly its own. A keeper ends
+	// after its server; systemd, which may be the keeper, does not.
+	last := r.Processes.Server
+	if r.Processes.Keeper > 1 {
+		last = r.Processes.Keeper
+	}
+	process, err := unix.PidfdOpen(last, 0)
 	if err != nil {
-		return fmt.Errorf("looking for process %d: %w", r.Processes.Server, err)
+		return fmt.Errorf("looking for process %d: %w", last, err)
 	}
 	defer unix.Close(process)
 	if err := client.Stop(ctx); err != nil {

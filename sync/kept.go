@@ -1,0 +1,213 @@
+package sync
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"kvfs/certs"
+	"kvfs/image"
+	"kvfs/tree"
+)
+
+// What is known of certificates is kept for the process after this one, so that it
+// can go on without a vault: of each a record without bytes, since those are in the
+// image with the tree that shows them. What is not there is beside it: the sources of
+// versions that are shown in other forms alone, and what the cache holds.
+
+// Keys of the image begin with what kind of record it is.
+const (
+	keyCertificate = "v" // and its key
+	keySources     = "w" // and the key of a certificate
+	keyCached      = "o" // and the key in the cache
+)
+
+// keptCertificate is the record of a certificate.
+type keptCertificate struct {
+	Versions    [][]byte      `json:"versions"` // newest first, as tree.Version.Encode has them
+	Shown       certs.Version `json:"shown,omitempty"`
+	Latest      certs.Version `json:"latest,omitempty"`
+	Disabled    bool          `json:"disabled,omitempty"`
+	Warnings    []string      `json:"warnings,omitempty"`
+	LastAttempt time.Time     `json:"lastAttempt"`
+	LastSuccess time.Time     `json:"lastSuccess"`
+	Fetched     time.Time     `json:"fetched"`
+}
+
+// last is what the record of a certificate was made of: while that is the same, so is
+// the record, but for its times.
+type last struct {
+	versions []*tree.Version
+	shown    certs.Version
+	disabled bool
+}
+
+func (l last) same(other last) bool {
+	return l.shown == other.shown && l.disabled == other.disabled && slices.Equal(l.versions, other.versions)
+}
+
+// keeping are the records that have to change when these certificates are shown like
+// this, and what is kept when they have. The caller holds mu.
+func (s *Syncer) keeping(certs []*certificate, shown map[string]tree.Shown) (changes []image.Change, kept map[string]last, err error) {
+	if s.opts.Image == nil {
+		return nil, nil, nil
+	}
+	kept = make(map[string]last, len(certs))
+	for _, c := range certs {
+		key := c.source.Key()
+		is := last{versions: c.versions, disabled: c.disabled}
+		if v := shown[key].Current; v != nil {
+			is.shown = v.ID
+		}
+		kept[key] = is
+		if was, ok := s.kept[key]; ok && was.same(is) {
+			continue
+		}
+		record, err := c.encode(is.shown)
+		if err != nil {
+			return nil, nil, err
+		}
+		changes = append(changes, image.Change{Key: keyCertificate + key, Value: record}, image.Change{Key: keySources + key, Value: c.sources()})
+	}
+	for key := range s.kept {
+		if _, stays := kept[key]; !stays {
+			changes = append(changes, image.Change{Key: keyCertificate + key}, image.Change{Key: keySources + key})
+		}
+	}
+	return changes, kept, nil
+}
+
+func (c *certificate) encode(shown certs.Version) ([]byte, error) {
+	k := keptCertificate{Shown: shown, Latest: c.latest, Disabled: c.disabled, Warnings: c.warnings,
+		LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess, Fetched: c.fetched}
+	for _, v := range c.versions {
+		b, err := v.Encode()
+		if err != nil {
+			return nil, err
+		}
+		k.Versions = append(k.Versions, b)
+	}
+	b, err := json.Marshal(k)
+	if err != nil {
+		return nil, fmt.Errorf("keeping %s: %w", c.source.Ref, err)
+	}
+	return b, nil
+}
+
+// sources are the texts of versions in memory that no file of the tree shows, one
+// after the other with their lengths; nil if there is none.
+func (c *certificate) sources() (all []byte) {
+	if slices.ContainsFunc(c.policy.Views, tree.Views.ShowsSource) {
+		return nil
+	}
+	for _, v := range c.versions {
+		if text := v.Source(); text != nil {
+			all = append(binary.AppendUvarint(all, uint64(len(text.Bytes))), text.Bytes...)
+		}
+	}
+	return all
+}
+
+// recall is what a predecessor knew of a certificate, nil if that was nothing.
+func (s *Syncer) recall(src Source) *certificate {
+	if s.opts.Image == nil {
+		return nil
+	}
+	b, ok := s.opts.Image.Get(keyCertificate + src.Key())
+	if !ok {
+		return nil
+	}
+	c, err := s.decode(src, b)
+	if err != nil {
+		s.log.Warn("what was known of a certificate before is not known any more", "url", src.Ref.String(), "err", err)
+		return nil
+	}
+	return c
+}
+
+func (s *Syncer) decode(src Source, b []byte) (*certificate, error) {
+	var k keptCertificate
+	if err := json.Unmarshal(b, &k); err != nil {
+		return nil, err
+	}
+	sources := map[[32]byte]*tree.Blob{}
+	all, _ := s.opts.Image.Get(keySources + src.Key())
+	for len(all) > 0 {
+		size, n := binary.Uvarint(all)
+		if n <= 0 || size > uint64(len(all)-n) {
+			return nil, errors.New("its sources are cut off")
+		}
+		text := all[n : n+int(size)]
+		sources[sha256.Sum256(text)] = &tree.Blob{Sum: sha256.Sum256(text), Bytes: text}
+		all = all[n+int(size):]
+	}
+	blob := func(sum [32]byte) *tree.Blob {
+		if text := sources[sum]; text != nil {
+			return text
+		}
+		return s.opts.Blob(sum)
+	}
+	c := &certificate{source: src, shown: k.Shown, latest: k.Latest, disabled: k.Disabled, warnings: k.Warnings,
+		lastAttempt: k.LastAttempt, lastSuccess: k.LastSuccess, fetched: k.Fetched}
+	for _, b := range k.Versions {
+		v, err := tree.DecodeVersion(b, blob)
+		if err != nil {
+			return nil, err
+		}
+		c.versions = append(c.versions, v)
+	}
+	// When it was to be polled is not known. Not all at once.
+	c.next = time.Now().Add(time.Duration(c.spread() * float64(recallSpread)))
+	return c, nil
+}
+
+// recallSpread is the time in which everything is polled once by a process that has
+// taken over.
+const recallSpread = 10 * time.Second
+
+// cached keeps what the cache holds. It is called by the cache.
+func (s *Syncer) cached(key string, v *tree.Version, held bool) {
+	change := image.Change{Key: keyCached + key}
+	if held {
+		var err error
+		if change.Value, err = v.EncodeWhole(); err != nil {
+			s.log.Warn("an older version is not kept", "err", err)
+			return
+		}
+	}
+	err := s.opts.Image.Reserve(change)
+	if err == nil {
+		err = s.opts.Image.Put(change)
+	}
+	if err != nil {
+		s.log.Warn("an older version is not kept", "err", err)
+	}
+}
+
+// recallAll fills the cache with what a predecessor's held, and sees what else there
+// is of it.
+func (s *Syncer) recallAll() {
+	if s.opts.Image == nil {
+		return
+	}
+	s.kept = map[string]last{} // all of it is to be entered anew, or taken out
+	for key := range s.opts.Image.All(keyCertificate) {
+		s.kept[strings.TrimPrefix(key, keyCertificate)] = last{}
+	}
+	for key, b := range s.opts.Image.All(keyCached) {
+		v, err := tree.DecodeWhole(b)
+		if err == nil {
+			s.cache.Put(strings.TrimPrefix(key, keyCached), v)
+			continue
+		}
+		s.log.Warn("an older version is not held any more", "err", err)
+		if err := s.opts.Image.Put(image.Change{Key: key}); err != nil {
+			s.log.Warn("its record stays", "err", err)
+		}
+	}
+}
