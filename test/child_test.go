@@ -23,6 +23,8 @@ func child(args []string) int {
 		err = copyFile(args[0], os.Stdout)
 	case command == "verify" && len(args) == 1:
 		err = verifyUntilEOF(args[0], os.Stdin, os.Stdout)
+	case command == "retry" && len(args) == 1:
+		err = retryUntilGone(args[0], os.Stdin, func(told string) error { return json.NewEncoder(os.Stdout).Encode(told) })
 	case command == "open" && len(args) == 0:
 		err = openOnRequest(os.Stdin, os.Stdout)
 	default:

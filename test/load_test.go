@@ -165,9 +165,10 @@ func TestReadersKnowABrokenFile(t *testing.T) {
 type tally struct {
 	Reads    int
 	Versions int
-	Failed   int      // opens and reads that returned an error
-	Broken   int      // files that are not one chain with its key
-	Errors   []string // the first ones
+	Failed   int           // opens and reads that returned an error
+	Broken   int           // files that are not one chain with its key
+	Errors   []string      // the first ones
+	Longest  time.Duration // that one took
 }
 
 // verifyUntilEOF reads a combined file again and again until its input ends. It
@@ -185,7 +186,9 @@ func verifyUntilEOF(path string, in io.Reader, out io.Writer) error {
 	var n tally
 	answer, seen := json.NewEncoder(out), map[string]bool{}
 	for !left.Load() {
+		began := time.Now()
 		data, err := readInPieces(path)
+		n.Longest = max(n.Longest, time.Since(began))
 		if err != nil {
 			n.Failed++
 		} else if err = checkCombined(data); err != nil {

@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -84,6 +85,7 @@ type site struct {
 	settings string
 	socket   string
 	wrapper  []string // what kvfs mount is run by, if by anything
+	program  string   // in place of kvfsPath
 	env      []string // of kvfs, besides the test's own
 	cmd      *exec.Cmd
 	log      *buffer // what kvfs says on stderr
@@ -186,7 +188,7 @@ func (s *site) start(args ...string) { s.startAs(nil, args...) }
 func (s *site) startAs(as *syscall.SysProcAttr, args ...string) {
 	s.t.Helper()
 	s.log = &buffer{}
-	line := slices.Concat(s.wrapper, []string{kvfsPath}, args, []string{"--socket", s.socket})
+	line := slices.Concat(s.wrapper, []string{cmp.Or(s.program, kvfsPath)}, args, []string{"--socket", s.socket})
 	s.cmd = exec.Command(line[0], line[1:]...)
 	s.cmd.Env = append(os.Environ(), s.env...)
 	s.cmd.SysProcAttr = as
@@ -214,15 +216,23 @@ func (s *site) startAs(as *syscall.SysProcAttr, args ...string) {
 	})
 }
 
-// end sends a signal and waits for the process. It must end well and leave no
-// mount, unless it was killed.
+// end sends a signal and waits for the process. It must end well and leave no mount.
+// SIGKILL is for all processes, first for the one that would start another.
 func (s *site) end(sig syscall.Signal) {
 	s.t.Helper()
-	_ = s.cmd.Process.Signal(sig)
-	err := s.ended()
+	server := 0
 	if sig == syscall.SIGKILL {
+		server = s.report().Processes.Server
+	}
+	_ = s.cmd.Process.Signal(sig)
+	if sig == syscall.SIGKILL {
+		if err := syscall.Kill(server, sig); err != nil {
+			s.t.Error("killing the server:", err)
+		}
+		_ = s.ended()
 		return
 	}
+	err := s.ended()
 	if err != nil {
 		s.t.Errorf("kvfs after %v: %v\n%s", sig, err, s.log)
 	}
