@@ -10,7 +10,7 @@ BENCHTIME ?= 1s
 FUZZTIME  ?= 30s
 TESTFLAGS ?=
 
-.PHONY: build demo test bench lint vulncheck fuzz deps clean
+.PHONY: build demo test bench soak lint vulncheck fuzz deps clean
 
 build:
 	$(GO) build -trimpath -ldflags "-X main.release=$(VERSION)" -o $(BIN) ./cmd/kvfs
@@ -29,6 +29,11 @@ test: deps
 # same in the form that benchstat reads.
 bench: build
 	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
+
+# Half an hour of renewals and deaths, with what the processes use meanwhile.
+SOAK ?= 30m
+soak:
+	KVFS_SOAK=$(SOAK) $(GO) test -count=1 -v -timeout 0 -run '^TestSoak$$' ./test
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt wants these changed"; exit 1; }

@@ -27,6 +27,7 @@ type Report struct {
 	Vaults       []Vault       `json:"vaults"`
 	Held         Held          `json:"held"`
 	Cache        Cache         `json:"cache"`
+	Image        Image         `json:"image"`
 	Error        *Error        `json:"error,omitempty"` // of kvfs as a whole
 	// Requests of the kernel by kind, since the mount was made, and those that made
 	// the file system panic and were answered EIO: always 0, or a fault of kvfs.
@@ -97,6 +98,15 @@ type Vault struct {
 type Held struct {
 	Versions int `json:"versions"`
 	Bytes    int `json:"bytes"`
+}
+
+// Image is what is kept for the server that comes after this one.
+type Image struct {
+	Records int `json:"records"`
+	Bytes   int `json:"bytes"`
+	Size    int `json:"size"` // bytes of memory that it may take up
+	// Secret is set where no other process can read that memory and it is never swapped.
+	Secret bool `json:"secret"`
 }
 
 // Cache is what is in memory of older versions, and what became of reads of them. Who

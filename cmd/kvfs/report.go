@@ -20,12 +20,13 @@ func (d *daemon) Report() status.Report {
 	d.mu.Lock()
 	unknown := d.unknown // replaced as a whole
 	d.mu.Unlock()
-	old := synced.Cache
+	old, image := synced.Cache, d.image.Stats()
 	r := status.Report{
 		State: overall(synced), Version: version(), Started: d.began.UTC().Truncate(time.Second), Settings: absolute(d.origin.file),
 		Processes: status.Processes{Keeper: d.client.Keeper(), Server: os.Getpid(), Publisher: served.Publisher},
 		Mounts:    nonNil(d.fs.Mounts()), Requests: served.Requests, Panics: served.Panics, Held: status.Held{Versions: synced.Versions, Bytes: synced.Bytes},
 		Cache:        status.Cache{Versions: old.Values, Bytes: old.Bytes, Limit: old.Limit, Hits: old.Hits, Misses: old.Misses, Evictions: old.Evictions, Failures: old.Failures},
+		Image:        status.Image{Records: image.Records, Bytes: image.Bytes, Size: image.Size, Secret: image.Secret},
 		Certificates: []status.Certificate{}, Vaults: []status.Vault{},
 	}
 	if err := d.trouble(r.Mounts, synced.Publish); err != nil {
