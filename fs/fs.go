@@ -28,7 +28,7 @@ type Options struct {
 	// descriptor 3; default: this program with the argument "publisher".
 	Publisher []string
 	// Retired is how many bytes of files that lost their names are kept for those
-	// who still have them open; default 16 MiB.
+	// who still have them open; default 4 MiB.
 	Retired int
 	// Load gets the content of a node that is Away. Its error decides the reader's:
 	// context.DeadlineExceeded is ETIMEDOUT, os.ErrPermission EACCES, any other EIO.
@@ -89,7 +89,7 @@ type conn struct {
 // New makes a file system that shows nothing and is mounted nowhere.
 func New(opts Options) (*FS, error) {
 	if opts.Retired == 0 {
-		opts.Retired = 16 << 20
+		opts.Retired = 4 << 20
 	}
 	if opts.Publisher == nil {
 		opts.Publisher = []string{"/proc/self/exe", "publisher"}
