@@ -13,9 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tellPatience is how long the other side may take to read what it is told.
-const tellPatience = 5 * time.Second
-
 // Client is the server's side: what was handed over to this process, and whom to
 // tell. Its methods may be called from many goroutines. All of them work without a
 // keeper, and then do nothing.
@@ -25,6 +22,8 @@ type Client struct {
 	own    bool // it is a Keeper, not systemd
 	every  time.Duration
 	gone   chan struct{}
+	// How long the other side may take to read what it is told.
+	patience time.Duration
 
 	mu   sync.Mutex
 	left []descriptor // not taken yet
@@ -44,7 +43,7 @@ func Inherit() (*Client, error) {
 		env[name] = os.Getenv(name)
 		os.Unsetenv(name)
 	}
-	c := &Client{gone: make(chan struct{})}
+	c := &Client{gone: make(chan struct{}), patience: 5 * time.Second}
 	var err error
 	var ours bool
 	if mark := env[keeperMark]; mark != "" {
@@ -276,7 +275,7 @@ func (c *Client) send(text string, fds ...int) error {
 	}
 	defer unix.Close(s)
 	// The queue of a keeper that hangs is full at some time.
-	limit := unix.NsecToTimeval(tellPatience.Nanoseconds())
+	limit := unix.NsecToTimeval(c.patience.Nanoseconds())
 	if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
 		return fmt.Errorf("telling the keeper: %w", err)
 	}
@@ -311,11 +310,11 @@ func (c *Client) barrier() error {
 	if err != nil {
 		return err
 	}
-	for end := time.Now().Add(tellPatience); time.Now().Before(end); {
+	for end := time.Now().Add(c.patience); time.Now().Before(end); {
 		fds := []unix.PollFd{{Fd: int32(p[0])}}
 		if poll(fds, end); fds[0].Revents&unix.POLLHUP != 0 {
 			return nil
 		}
 	}
-	return fmt.Errorf("waiting for the keeper: no answer in %v", tellPatience)
+	return fmt.Errorf("waiting for the keeper: no answer in %v", c.patience)
 }

@@ -49,11 +49,14 @@ func TestCrashIsFollowedByASuccessorThatHasTheDescriptors(t *testing.T) {
 
 // What it said before it died counts, though nobody has waited for an answer.
 func TestWhatAServerSaidBeforeItDiedIsHeard(t *testing.T) {
-	for range 20 {
-		g := keep(t, Options{Command: script(t, "throw:a=1 throw:b=2 ready kill", "show exit:0")}, nil)
-		g.want("kept a=1 b=2")
-		g.wantResult(0, "")
+	untilItIsDead := func(pid int) {
+		if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+			t.Error(err)
+		}
 	}
+	g := keep(t, Options{Command: script(t, "throw:a=1 throw:b=2 ready kill", "show exit:0"), Started: untilItIsDead}, nil)
+	g.want("kept a=1 b=2")
+	g.wantResult(0, "")
 }
 
 func TestDescriptorsOfOneNameAreAllKeptAndDroppedTogether(t *testing.T) {
@@ -62,6 +65,32 @@ func TestDescriptorsOfOneNameAreAllKeptAndDroppedTogether(t *testing.T) {
 	g.want("kept a=1 a=2 b=3")
 	g.want("kept a=4 b=3")
 	g.wantResult(0, "")
+}
+
+func TestDroppedDescriptorIsClosed(t *testing.T) {
+	open := func() (n int) {
+		all, err := filepath.Glob("/proc/self/fd/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range all {
+			if target, _ := os.Readlink(fd); strings.HasPrefix(target, "/memfd:test") {
+				n++
+			}
+		}
+		return n
+	}
+	before := open()
+	g := keep(t, Options{Command: script(t, "store:a=1 store:a=2 ready say:kept wait", "drop:a say:dropped ready wait")}, nil)
+	g.want("kept")
+	if n := open(); n != before+2 {
+		t.Errorf("%d are open, want two more than %d", n, before)
+	}
+	g.k.Replace()
+	g.want("dropped")
+	if n := open(); n != before {
+		t.Errorf("%d are open, there were %d", n, before)
+	}
 }
 
 // os/exec would clear O_NONBLOCK for everybody who shares the descriptor.
@@ -140,9 +169,15 @@ func TestFailuresInARowEndInTheLastGasp(t *testing.T) {
 }
 
 func TestLastGaspHasATimeLimit(t *testing.T) {
+	keep(t, Options{Command: script(t, "exit:0")}, nil).wantAllClosed() // the runtime opens some for itself
+	before := descriptors()
 	g := keep(t, Options{Command: script(t, "kill"), LastGasp: script(t, "say:gasp hang"), Tries: 1}, func(k *Keeper) { k.patience.gasp = 300 * time.Millisecond })
 	g.want("gasp")
 	g.wantResult(1, "a row")
+	g.wantAllClosed()
+	if after := descriptors(); after != before {
+		t.Errorf("%d descriptors are open, there were %d", after, before)
+	}
 }
 
 func TestLongLifeMakesUpForFailures(t *testing.T) {
@@ -324,8 +359,10 @@ func TestServerThatDoesNotGetReadyIsKilled(t *testing.T) {
 // A traced thread stays after SIGKILL until its tracer has looked, and the process
 // with it: like one that waits in the kernel for an answer.
 func TestSuccessorDoesNotWaitForAKilledServerForEver(t *testing.T) {
-	g := keep(t, Options{Command: script(t, "store:a=1 ready say:up wait", "show ready say:second wait"), Watchdog: 300 * time.Millisecond},
-		func(k *Keeper) { k.patience.dead = 100 * time.Millisecond })
+	const dead = 300 * time.Millisecond
+	log := &logged{waits: "killing the server", seen: make(chan struct{})}
+	g := keep(t, Options{Command: script(t, "store:a=1 ready say:up wait", "show say:second ready wait"), Watchdog: 300 * time.Millisecond, Tries: 1000,
+		Logger: slog.New(slog.NewTextHandler(log, nil))}, func(k *Keeper) { k.patience.dead = dead })
 	g.want("up")
 	old := g.pid()
 	runtime.LockOSThread() // who traces is a thread
@@ -334,7 +371,13 @@ func TestSuccessorDoesNotWaitForAKilledServerForEver(t *testing.T) {
 	if err := unix.PtraceSeize(thread); err != nil {
 		t.Skip("tracing is not allowed here:", err)
 	}
+	<-log.seen
+	killed := time.Now()
+	g.k.Reload() // wakes the keeper, which goes on waiting
 	g.want("kept a=1")
+	if d := time.Since(killed); d < dead-50*time.Millisecond {
+		t.Errorf("the successor was started after %v", d)
+	}
 	g.want("second")
 	if err := unix.Kill(old, 0); err != nil {
 		t.Fatal("the old one has ended: nothing was tested:", err)
@@ -379,10 +422,7 @@ func TestFiftyKillsLoseNothing(t *testing.T) {
 		}
 		previous = pid
 	}
-	warm := keep(t, Options{Command: script(t, "exit:0")}, nil) // the runtime opens some for itself
-	warm.wantResult(0, "")
-	for range warm.lines {
-	}
+	keep(t, Options{Command: script(t, "exit:0")}, nil).wantAllClosed() // the runtime opens some for itself
 	before := descriptors()
 	g := keep(t, Options{Command: script(t, "store:a=1 store:a=2 store:b=3 ready count wait", "show count ready say:up wait"), Started: onlyOne},
 		func(k *Keeper) { k.patience.young = 0 })
@@ -407,8 +447,7 @@ func TestFiftyKillsLoseNothing(t *testing.T) {
 	}
 	g.stop()
 	g.wantResult(0, "")
-	for range g.lines { // until the pipe is closed
-	}
+	g.wantAllClosed()
 	if after := descriptors(); after != before {
 		t.Errorf("%d descriptors are open, there were %d", after, before)
 	}
@@ -420,7 +459,7 @@ func TestServerLivesOnWhenTheKeeperIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	cmd := exec.Command("/proc/self/exe", "keep", filepath.Join(dir, "starts"), "store:a=1 ready kill", "show say:up wait")
+	cmd := exec.Command("/proc/self/exe", "keep", filepath.Join(dir, "starts"), "store:a=1 ready kill", "show pid wait")
 	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), "TMPDIR="+dir), w, os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -429,11 +468,9 @@ func TestServerLivesOnWhenTheKeeperIsKilled(t *testing.T) {
 	g := &keeping{t: t, lines: make(chan string, 10)}
 	go readLines(r, g.lines)
 	g.want("kept a=1")
-	g.want("up")
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", cmd.Process.Pid))
 	var server int
-	if _, scan := fmt.Sscan(string(children), &server); err != nil || scan != nil {
-		server = childOf(t, cmd.Process.Pid)
+	if _, err := fmt.Sscanf(<-g.lines, "pid %d", &server); err != nil {
+		t.Fatal(err)
 	}
 	defer unix.Kill(server, unix.SIGKILL)
 	if err := cmd.Process.Kill(); err != nil {
@@ -453,28 +490,11 @@ func TestServerLivesOnWhenTheKeeperIsKilled(t *testing.T) {
 	}
 }
 
-// childOf finds the child of a process whose threads' children the kernel lists.
-func childOf(t *testing.T, pid int) (child int) {
-	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, list := range lists {
-		if text, err := os.ReadFile(list); err == nil && len(text) > 0 {
-			_, _ = fmt.Sscan(string(text), &child)
-		}
-	}
-	if child == 0 {
-		t.Fatal("the keeper has no child")
-	}
-	return child
-}
-
 func TestOnlyTheCurrentServerIsObeyed(t *testing.T) {
 	log := &logged{}
 	g := keep(t, Options{Command: script(t, "say:up wait", "ready show exit:0"), Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}, nil)
 	g.want("up")
-	us := &Client{socket: g.k.path(), gone: make(chan struct{})}
+	us := &Client{socket: g.k.path(), gone: make(chan struct{}), patience: guard}
 	fd := memory("ours")
 	defer unix.Close(fd)
 	if err := us.Ready(); err != nil {
@@ -496,7 +516,7 @@ func TestOnlyTheCurrentServerIsObeyed(t *testing.T) {
 func TestTooMuchIsRefused(t *testing.T) {
 	for _, c := range []struct{ name, script, kept, log string }{
 		{"descriptors", strings.Repeat("store:a=1 ", 65), strings.TrimSpace(strings.Repeat("a=1 ", 64)), "limit=64"},
-		{"message", "raw:FDSTOREREMOVE=1,FDNAME=a,STATUS=" + strings.Repeat("x", maxMessage-33), "", ""},
+		{"message", "store:a=1 long", "a=1", "longer than 4096 bytes"},
 		{"colon", "store:a=1 raw:FDSTOREREMOVE=1,FDNAME=a:b", "a=1", "plain ASCII"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -557,6 +577,7 @@ func (l *logged) Write(p []byte) (int, error) {
 	defer l.mu.Unlock()
 	if l.waits != "" && bytes.Contains(p, []byte(l.waits)) {
 		close(l.seen)
+		l.waits = ""
 	}
 	return l.text.Write(p)
 }

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +30,13 @@ func TestMain(m *testing.M) {
 		code, _ := k.Run(context.Background())
 		os.Exit(code)
 	}
+	// A server that is the test binary by mistake must not run the tests again, whose
+	// servers would do the same. A worker of the fuzzer must.
+	if os.Getenv("KEEPER_TEST") != "" && !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-test.") }) {
+		os.Exit(97)
+	}
+	os.Setenv("KEEPER_TEST", "1")
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // of servers: they end often
 	os.Exit(m.Run())
 }
 
@@ -67,6 +73,11 @@ func serve(starts string, scripts []string) {
 			say(arg)
 		case "raw":
 			must(c.send(strings.ReplaceAll(arg, ",", "\n")))
+		case "long": // a message that would drop a, and is too long
+			s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+			must(err)
+			text := "FDSTOREREMOVE=1\nFDNAME=a\nSTATUS=" + strings.Repeat("x", maxMessage)
+			must(unix.Sendmsg(s, []byte(text), nil, &unix.SockaddrUnix{Name: c.socket}, 0))
 		case "exit":
 			code, err := strconv.Atoi(arg)
 			must(err)
@@ -93,6 +104,8 @@ func serve(starts string, scripts []string) {
 			must(c.barrier())
 		case "show":
 			show(c)
+		case "pid":
+			say("pid", os.Getpid())
 		case "names":
 			say("names", strings.Join(c.Names(), " "))
 		case "keeper":
@@ -238,17 +251,15 @@ func keep(t *testing.T, o Options, change func(*Keeper)) *keeping {
 	}
 	var ctx context.Context
 	ctx, g.stop = context.WithCancel(context.Background())
-	ended := atomic.Bool{}
 	go func() {
 		g.result.code, g.result.err = g.k.Run(ctx)
-		ended.Store(true)
 		w.Close()
 		close(g.done)
 	}()
 	go readLines(r, g.lines)
 	t.Cleanup(func() {
 		g.stop()
-		g.wait()
+		g.wantAllClosed()
 		if left, err := os.ReadDir(o.Dir); err != nil || len(left) > 0 {
 			t.Errorf("left of the notify socket: %v %v", left, err)
 		}
@@ -257,8 +268,8 @@ func keep(t *testing.T, o Options, change func(*Keeper)) *keeping {
 }
 
 func readLines(r io.ReadCloser, lines chan<- string) {
-	defer r.Close()
 	defer close(lines)
+	defer r.Close()
 	for s := bufio.NewScanner(r); s.Scan(); {
 		lines <- s.Text()
 	}
@@ -306,5 +317,13 @@ func (g *keeping) wantResult(code int, fact string) {
 	r := g.wait()
 	if r.code != code || (r.err != nil) != (fact != "") || r.err != nil && !strings.Contains(r.err.Error(), fact) {
 		g.t.Errorf("Run returned %d, %v, want %d, %q", r.code, r.err, code, fact)
+	}
+}
+
+// wantAllClosed waits for the end of Run and of all output.
+func (g *keeping) wantAllClosed() {
+	g.t.Helper()
+	g.wait()
+	for range g.lines {
 	}
 }
