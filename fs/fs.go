@@ -65,7 +65,9 @@ type FS struct {
 	// meanwhile.
 	publishing sync.Mutex
 	open       bool
-	stores     []string // to be visible, outer ones before those inside
+	stores     []string  // to be visible, outer ones before those inside
+	next       int       // number of the next connection
+	former     []*former // to be taken away
 
 	// mu is taken last and only to write or read these fields, so that a report
 	// need not wait for a plan.
@@ -77,6 +79,7 @@ type FS struct {
 // conn is one connection to the kernel. With CAP_SYS_ADMIN there is one for all
 // stores, otherwise one for each.
 type conn struct {
+	n       int // in the names of its descriptors
 	super   *superblock
 	journal *journal
 	server  *server
@@ -169,8 +172,10 @@ func (f *FS) connect(c *conn) (err error) {
 	if f.opts.Uncached {
 		c.journal.uncached.Store(1)
 	}
+	c.n = f.next
+	f.next++
 	f.add(c)
-	return f.keepConn(len(f.conns)-1, c)
+	return f.keepConn(c)
 }
 
 func (f *FS) add(c *conn) {
@@ -233,12 +238,32 @@ func (f *FS) bind() error {
 		if err := f.keepLayout(attached); err != nil {
 			return err
 		}
-		if err := f.conns[0].super.bind(tree.StoreDir(at), at); err != nil {
+		if err := f.bindOne(at); err != nil {
 			return fmt.Errorf("mounting at %s: %w", at, err)
 		}
 		f.setAttached(attached)
 	}
 	return nil
+}
+
+// bindOne makes a store visible. Where a former connection is in the way, it comes
+// beneath that: above it the kernel would wait for an answer of the former one. Before
+// Linux 6.5 there is a moment in which neither is there.
+func (f *FS) bindOne(at string) error {
+	super := f.conns[0].super
+	if f.former == nil || !Visible(at) {
+		return super.bind(tree.StoreDir(at), at, false)
+	}
+	err := super.bind(tree.StoreDir(at), at, true)
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	for _, o := range f.former {
+		if err := o.unmount(); err != nil {
+			return err
+		}
+	}
+	return super.bind(tree.StoreDir(at), at, false)
 }
 
 // ErrFixed is Show's where the stores cannot be changed while they are served.

@@ -22,23 +22,28 @@ const gaspTime = 200 * time.Millisecond
 // the descriptors that the server has kept.
 func LastGasp(take func(name string) (fd int, ok bool)) error {
 	var errs []error
-	for i := 0; ; i++ {
-		dev, ok := take(devName(i))
+	for n := range mostConns {
+		dev, ok := take(devName(n))
 		if !ok {
-			return errors.Join(errs...)
+			continue
 		}
 		var log *journal
-		if fd, ok := take(journalName(i)); ok {
+		if fd, ok := take(journalName(n)); ok {
 			log, _ = openJournal(fd) // one of another format says nothing
 		}
-		if dir, ok := take(dirName(i)); ok {
+		if dir, ok := take(dirName(n)); ok {
 			errs = append(errs, unmountAll(dir))
 			unix.Close(dir)
 		}
 		refuseAll(dev, log)
 		unix.Close(dev)
 	}
+	return errors.Join(errs...)
 }
+
+// mostConns is more than anybody has: an ordinary user has one for each store, and
+// each upgrade to another format takes the next number.
+const mostConns = 1000
 
 // unmountAll takes away every mount of the superblock of a directory. It asks the
 // superblock nothing: nobody would answer.

@@ -153,6 +153,7 @@ func (r *recording) put(after *tree.Snapshot) error {
 func (v *view) persist() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.refs = map[[32]byte]int{} // what they counted is erased
 	r := v.recording()
 	for _, kind := range []string{keyNode, keyRetired, image.BlobPrefix, keyFarewell, keyStores} {
 		for key := range v.image.All(kind) {

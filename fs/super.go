@@ -73,8 +73,9 @@ func configure(config, dev int) error {
 
 // bind shows the directory sub of the superblock at a path, read-only. Read-only
 // is the new mount alone; the superblock and the private mount stay writable. A
-// server must be answering.
-func (s *superblock) bind(sub, at string) error {
+// server must be answering. Beneath puts it below a mount that is there already, and
+// needs Linux 6.5 (EINVAL).
+func (s *superblock) bind(sub, at string, beneath bool) error {
 	clone, err := s.clone(sub)
 	if err != nil {
 		return fmt.Errorf("open_tree: %w", err)
@@ -83,11 +84,18 @@ func (s *superblock) bind(sub, at string) error {
 	if err := unix.MountSetattr(clone, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
 		return fmt.Errorf("mount_setattr: %w", err)
 	}
-	if err := unix.MoveMount(clone, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+	flags := unix.MOVE_MOUNT_F_EMPTY_PATH
+	if beneath {
+		flags |= moveMountBeneath
+	}
+	if err := unix.MoveMount(clone, "", unix.AT_FDCWD, at, flags); err != nil {
 		return fmt.Errorf("move_mount: %w", err)
 	}
 	return nil
 }
+
+// MOVE_MOUNT_BENEATH of include/uapi/linux/mount.h, which package unix does not have.
+const moveMountBeneath = 0x200
 
 const cloneFlags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH
 

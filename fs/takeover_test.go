@@ -604,19 +604,79 @@ func TestRequestThatKillsIsGivenUp(t *testing.T) {
 	}
 }
 
-// What was left by a server of another format is not taken over.
-func TestAnotherFormatIsRefused(t *testing.T) {
+// What a server of another format has left is mounted anew from the image, beneath it,
+// and who waits for the former one finds the new.
+func TestAnotherFormatIsMountedAnew(t *testing.T) {
 	l := newLine(t, Options{})
-	l.start(site(t, l.store, acl.List{}, newVersion(t, 1)))
+	first := site(t, l.store, acl.List{}, newVersion(t, 1))
+	l.start(first)
+	l.stop()
+	visitors := make([]*exec.Cmd, 4)
+	outs := make([]bytes.Buffer, len(visitors))
+	for i := range visitors {
+		visitors[i] = exec.Command("cat", filepath.Join(l.store, "contoso-web.www.keyid"), filepath.Join(l.store, "site"))
+		visitors[i].Stdout, visitors[i].Stderr = &outs[i], &outs[i]
+		if err := visitors[i].Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pull(t, l.f.conns[0].server, 0)
 	l.f.conns[0].journal.format++
+	l.stop = func() {}
+	l.die()
+
+	l.f = l.fs()
+	if err := l.f.TakeOver(l.take); !errors.Is(err, ErrOtherFormat) {
+		t.Fatal("taken over:", err)
+	}
+	if err := l.f.Open(l.f.Kept()...); err != nil {
+		t.Fatal(err)
+	}
+	l.serve()
+	if err := l.f.Attach(); err != nil {
+		t.Fatal(err)
+	}
+	names, err := l.f.EndFormer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		_ = l.drop(name) // some of them there never were
+	}
+	for i, cmd := range visitors {
+		if err := cmd.Wait(); err != nil || !strings.Contains(outs[i].String(), "PRIVATE KEY") {
+			t.Errorf("%v: %s", err, &outs[i])
+		}
+	}
+	l.shows(first)
+	if err := l.f.Publish(t.Context(), site(t, l.store, acl.List{}, chain(t, 2)...)); err != nil {
+		t.Fatal(err)
+	}
+	if target := l.target(); !strings.HasSuffix(target, "2") {
+		t.Error("the link leads to", target)
+	}
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Count(string(mounts), " "+l.store+" ") != 1 {
+		t.Errorf("mounts at the store: %d, want 1, %v", strings.Count(string(mounts), " "+l.store+" "), err)
+	}
+	l.die() // and that one can be taken over
+	l.succeed()
+	if err := l.attach(); err != nil {
+		t.Fatal(err)
+	}
+	l.shows(site(t, l.store, acl.List{}, chain(t, 2)...))
+}
+
+func TestNothingKept(t *testing.T) {
+	l := newLine(t, Options{})
+	if err := l.fs().TakeOver(l.take); !errors.Is(err, ErrNothingKept) {
+		t.Error("from an image without anything:", err)
+	}
+	l.start(site(t, l.store, acl.List{}, newVersion(t, 1)))
 	next := l.fs()
-	if err := next.TakeOver(l.take); err == nil || errors.Is(err, ErrNothingKept) {
-		t.Error("taken over:", err)
+	if err := next.TakeOver(func(string) (int, bool) { return -1, false }); !errors.Is(err, ErrNothingKept) {
+		t.Error("without a connection:", err)
 	}
 	next.opts.Image.Close()
-	if err := l.fs().TakeOver(func(string) (int, bool) { return -1, false }); !errors.Is(err, ErrNothingKept) {
-		t.Error("taken over without a connection:", err)
-	}
 }
 
 // Reads that wait for an old version hold up nobody: not those of current versions,

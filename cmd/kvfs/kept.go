@@ -53,7 +53,9 @@ func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
 	switch {
 	case err == nil:
 		k.serving = startServing(k.fs)
-		return k, nil
+		return k, k.endFormer()
+	case errors.Is(err, fs.ErrOtherFormat):
+		return k, k.replace()
 	case !errors.Is(err, fs.ErrNothingKept):
 		return nil, err
 	}
@@ -66,6 +68,28 @@ func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
 		}
 	}
 	return k, nil
+}
+
+// replace mounts what another version of kvfs has left anew, beneath it, and takes that
+// away.
+func (k *kept) replace() error {
+	if err := k.fs.Open(k.fs.Kept()...); err != nil {
+		return explainMount(err)
+	}
+	k.serving = startServing(k.fs)
+	if err := k.fs.Attach(); err != nil {
+		return explainMount(err)
+	}
+	return k.endFormer()
+}
+
+// endFormer takes away what an earlier server has replaced, if there is anything.
+func (k *kept) endFormer() error {
+	names, err := k.fs.EndFormer()
+	for _, name := range names {
+		err = errors.Join(err, k.client.Drop(name))
+	}
+	return err
 }
 
 // openImage is a predecessor's image, or a new one.
