@@ -35,6 +35,11 @@ type certificate struct {
 	// the one that was published last have their bytes in memory; those of the others,
 	// which are stubs, are in the cache, or to be fetched again. See arrange.
 	versions []*tree.Version
+	// arranged are those that arrange has seen last, and forgotten is the last one that
+	// is not among them any more.
+	arranged  []*tree.Version
+	forgotten certs.Version
+
 	warnings []string  // of the newest
 	fetched  time.Time // when the try began that brought the newest
 

@@ -45,6 +45,7 @@ func (c *certificate) stays(i, linked int) bool {
 // what readers are to be led to, as far as it is there, and into it what they are not
 // led to any more. The caller holds mu.
 func (s *Syncer) arrange(c *certificate, now time.Time) {
+	defer func() { s.forget(c) }()
 	linked, cloned := c.linked(now), false
 	for i, v := range c.versions {
 		key := cacheKey(c.source.Key(), v.ID)
@@ -69,6 +70,20 @@ func (s *Syncer) arrange(c *certificate, now time.Time) {
 		}
 		c.versions[i] = v
 	}
+}
+
+// forget takes the versions out of the cache that are not shown any more, but for the
+// last one, which somebody may have open: no key stays in memory for the sake of
+// nobody.
+func (s *Syncer) forget(c *certificate) {
+	for _, v := range slices.Backward(c.arranged) {
+		if v.ID == c.forgotten || c.place(v.ID) >= 0 {
+			continue
+		}
+		s.cache.Take(cacheKey(c.source.Key(), c.forgotten))
+		c.forgotten = v.ID
+	}
+	c.arranged = c.versions
 }
 
 // releasable tells whether arrange would move something into the cache.

@@ -261,7 +261,7 @@ func (s *Syncer) configure(settings Settings) {
 			sameSecret[c.source.Ref.Key()] = c // the newest knowledge of it
 		}
 	}
-	var certs []*certificate
+	var all []*certificate
 	taken := map[string]*certificate{}
 	for _, src := range settings.Sources {
 		if taken[src.Key()] != nil {
@@ -292,7 +292,7 @@ func (s *Syncer) configure(settings Settings) {
 		if limit := now.Add(settings.Interval); c.next.After(limit) {
 			c.next = limit
 		}
-		certs = append(certs, c)
+		all = append(all, c)
 	}
 	for _, src := range settings.Retired {
 		c := known[src.Key()]
@@ -305,12 +305,15 @@ func (s *Syncer) configure(settings Settings) {
 			c.policy = policies.of[src.Key()]
 			c.versions = policies.render(c.versions)
 			c.older = older{troubles: c.troublesHere()}
-			certs = append(certs, c)
+			all = append(all, c)
 		}
 	}
-	s.settings, s.certs, s.byKey, s.dirty, s.publishAt = settings, certs, taken, true, time.Time{}
+	s.settings, s.certs, s.byKey, s.dirty, s.publishAt = settings, all, taken, true, time.Time{}
 	s.cache.SetLimit(settings.OldVersions)
-	s.cache.Retain(func(key string) bool { return taken[sourceOf(key)] != nil })
+	s.cache.Retain(func(key string) bool {
+		c, id := taken[sourceOf(key)], certs.Version(key[len(sourceOf(key))+1:])
+		return c != nil && (c.place(id) >= 0 || c.forgotten == id)
+	})
 	s.generation++
 }
 
