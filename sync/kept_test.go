@@ -69,7 +69,7 @@ func TestWhatIsKnownOutlivesTheProcess(t *testing.T) {
 			for i := range spec.Entries {
 				spec.Entries[i].Views = views.Views[0]
 			}
-			wanted.Spec = func() tree.Spec { return spec }
+			wanted.Spec, wanted.Policy = func() tree.Spec { return spec }, func(Source) Policy { return views }
 			ctx, die := context.WithCancel(t.Context())
 			s := New(p.options(), wanted)
 			ended := make(chan error, 1)
