@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"maps"
 	"syscall"
 	"testing"
 	"time"
@@ -347,5 +348,40 @@ func TestTempNames(t *testing.T) {
 		if id, ok := parseTemp(name); ok {
 			t.Errorf("%q is taken for %x", name, id)
 		}
+	}
+}
+
+// What reserve makes room for is enough for whatever a plan enters, also when the
+// files that it retires push others out.
+func TestReserveIsEnough(t *testing.T) {
+	v := newTestView(t)
+	v.retired.limit = 9000
+	if err := v.persist(); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 150 {
+		versions := []*tree.Version{newVersion(t, n%7), newVersion(t, (n+3)%7)}
+		next := site(t, "/store", acl.NewList([]uint32{uint32(n % 3)}, nil), versions[:1+n%2]...)
+		for _, c := range begin(t, v, tree.Diff(v.cur.Load(), next)) {
+			v.mu.Lock()
+			if !v.apply(c) {
+				t.Fatalf("plan %d: no room for %v %s", n, c.Op, c.Node().Name)
+			}
+			v.mu.Unlock()
+		}
+		v.end()
+		if plan := tree.Diff(v.cur.Load(), next); plan != nil {
+			t.Fatal("not what was planned:", plan[0].Op, plan[0].Node().Name)
+		}
+	}
+	again := newView(9000, v.image)
+	if err := again.restore(); err != nil {
+		t.Fatal(err)
+	}
+	if plan := tree.Diff(v.cur.Load(), again.cur.Load()); plan != nil {
+		t.Error("a successor sees something else:", plan[0].Op, plan[0].Node().Name)
+	}
+	if !maps.Equal(v.refs, again.refs) {
+		t.Errorf("%d texts are counted, and %d by a successor", len(v.refs), len(again.refs))
 	}
 }

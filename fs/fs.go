@@ -348,9 +348,7 @@ func (f *FS) Publish(ctx context.Context, s *tree.Snapshot, beside ...image.Chan
 }
 
 func (f *FS) publish(ctx context.Context, s *tree.Snapshot, beside []image.Change) error {
-	if err := f.tellWatchers(); err != nil { // whom a predecessor could not tell any more
-		return err
-	}
+	errs := []error{f.tellWatchers()} // whom a predecessor could not tell any more
 	plan := tree.Diff(f.view.cur.Load(), s)
 	steps, err := f.view.begin(plan, time.Now(), beside...)
 	if err != nil {
@@ -359,7 +357,6 @@ func (f *FS) publish(ctx context.Context, s *tree.Snapshot, beside []image.Chang
 	defer f.view.end()
 	// One connection that somebody has taken away must not keep the others from
 	// their renewals.
-	var errs []error
 	for _, c := range f.conns {
 		if err := f.tellKernel(c, plan); err != nil {
 			errs = append(errs, err)

@@ -46,6 +46,8 @@ func (v *view) reserve(plan []tree.Change, beside []image.Change) error {
 	for _, c := range plan {
 		if c.Old != nil {
 			r.keep(keyRetired, c.Old)
+			r.erase(nodeKey(keyRetired, c.Old.ID))
+			r.erase(image.BlobKey([32]byte{}))
 		}
 		r.change(c)
 		r.times(s, c.Node().Parent) // for each by itself, as the publisher will do them
@@ -54,12 +56,15 @@ func (v *view) reserve(plan []tree.Change, beside []image.Change) error {
 	if r.err != nil {
 		return r.err
 	}
-	// What goes when the retired are too many is not known yet: at most one record that
-	// erases for every one that comes, and its blob.
-	for range 2 * len(plan) {
-		r.erase(keyRetired + strings.Repeat("x", 32))
+	// Which of the retired have to go for those that come is not known yet: the records
+	// that erase them are smaller than what they had.
+	slack := 4 << 10
+	for _, c := range plan {
+		if c.Old != nil {
+			slack += c.Old.Size
+		}
 	}
-	return v.image.Reserve(r.changes...)
+	return v.image.Room(image.Sizes(r.changes...) + slack)
 }
 
 // change enters what a step does to the nodes.

@@ -209,7 +209,7 @@ func (i *Image) Put(changes ...Change) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	end := int(i.header().end.Load())
-	if need := sizes(changes); end+need > len(i.mem.bytes) {
+	if need := Sizes(changes...); end+need > len(i.mem.bytes) {
 		return fmt.Errorf("%w: %d bytes of %d are used, and %d are needed", ErrFull, end, len(i.mem.bytes), need)
 	}
 	i.append(end, changes)
@@ -231,7 +231,8 @@ func (i *Image) append(end int, changes []Change) {
 	}
 }
 
-func sizes(changes []Change) (n int) {
+// Sizes is the room that changes take, in bytes.
+func Sizes(changes ...Change) (n int) {
 	for _, c := range changes {
 		n += sizeOf(c.Key, c.Value)
 	}
@@ -240,10 +241,12 @@ func sizes(changes []Change) (n int) {
 
 // Reserve makes room for these changes, whenever and in whatever parts they will be
 // put. It may take a while.
-func (i *Image) Reserve(changes ...Change) error {
+func (i *Image) Reserve(changes ...Change) error { return i.Room(Sizes(changes...)) }
+
+// Room is Reserve for so many bytes.
+func (i *Image) Room(need int) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	need := sizes(changes)
 	if int(i.header().end.Load())+need <= len(i.mem.bytes) {
 		return nil
 	}

@@ -31,6 +31,7 @@ func newKeeper(a *app, args []string, log *os.File, ready func()) (*keeper.Keepe
 	const self = "/proc/self/exe" // as it was started, whatever lies at its path by now
 	quiet := *a
 	quiet.stderr = log
+	hardenProcess(quiet.logger()) // who could look into this process could take what it keeps
 	return keeper.New(keeper.Options{Command: append([]string{exe}, args...), Fallback: append([]string{self}, args...),
 		LastGasp: []string{self, "lastgasp"}, Watchdog: watchdog, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: log,
 		Logger: quiet.logger(), Ready: ready})
