@@ -25,6 +25,8 @@ func child(args []string) int {
 		err = verifyUntilEOF(args[0], os.Stdin, os.Stdout)
 	case command == "retry" && len(args) == 1:
 		err = retryUntilGone(args[0], os.Stdin, func(told string) error { return json.NewEncoder(os.Stdout).Encode(told) })
+	case command == "reads" && len(args) == 0:
+		err = readOnRequest(os.Stdin, os.Stdout)
 	case command == "open" && len(args) == 0:
 		err = openOnRequest(os.Stdin, os.Stdout)
 	default:
