@@ -27,6 +27,8 @@ func child(args []string) int {
 		err = retryUntilGone(args[0], os.Stdin, func(told string) error { return json.NewEncoder(os.Stdout).Encode(told) })
 	case command == "reads" && len(args) == 0:
 		err = readOnRequest(os.Stdin, os.Stdout)
+	case command == "follow" && len(args) == 2:
+		err = followOnEvents(args[0], args[1], os.Stdin, os.Stdout)
 	case command == "open" && len(args) == 0:
 		err = openOnRequest(os.Stdin, os.Stdout)
 	default:

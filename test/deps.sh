@@ -20,6 +20,11 @@ need openssl openssl
 need curl curl
 need useradd passwd
 need gcc gcc
+need inotifywait inotify-tools
+need incrond incron
+need entr entr
+need etcd etcd-server
+need prometheus-node-exporter prometheus-node-exporter
 # Debian has the server in no path.
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 
