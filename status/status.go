@@ -39,7 +39,7 @@ type Report struct {
 type State string
 
 const (
-	Starting State = "starting" // some certificate has not been tried yet
+	Starting State = "starting" // some certificate has not been tried yet, or the stores are not visible yet
 	Ready    State = "ready"    // every certificate is up to date
 	Degraded State = "degraded" // something fails; what was good is served
 )

@@ -62,6 +62,8 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"await":   scriptAwait,
 	"jsonenv": scriptJSONEnv,
 	"post":    scriptPost,
+	"put":     scriptPut,
+	"delete":  scriptDelete,
 	"bundles": scriptBundles,
 }
 
@@ -130,11 +132,30 @@ func scriptJSONEnv(ts *testscript.TestScript, neg bool, args []string) {
 // scriptPost sends an empty POST, which has to succeed.
 func scriptPost(ts *testscript.TestScript, neg bool, args []string) {
 	scriptArgs(ts, neg, len(args) == 1, "post URL")
-	r, err := http.Post(args[0], "", nil)
+	scriptAsk(ts, http.MethodPost, args[0], "")
+}
+
+// scriptPut sends a body.
+func scriptPut(ts *testscript.TestScript, neg bool, args []string) {
+	scriptArgs(ts, neg, len(args) == 2, "put URL BODY")
+	scriptAsk(ts, http.MethodPut, args[0], args[1])
+}
+
+// scriptDelete deletes what an URL names.
+func scriptDelete(ts *testscript.TestScript, neg bool, args []string) {
+	scriptArgs(ts, neg, len(args) == 1, "delete URL")
+	scriptAsk(ts, http.MethodDelete, args[0], "")
+}
+
+// scriptAsk sends a request, which has to succeed.
+func scriptAsk(ts *testscript.TestScript, method, url, body string) {
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	ts.Check(err)
+	r, err := http.DefaultClient.Do(req)
 	ts.Check(err)
 	r.Body.Close()
-	if r.StatusCode != http.StatusOK {
-		ts.Fatalf("%s: %s", args[0], r.Status)
+	if r.StatusCode/100 != 2 {
+		ts.Fatalf("%s: %s", url, r.Status)
 	}
 }
 

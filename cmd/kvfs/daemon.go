@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -42,6 +43,8 @@ type daemon struct {
 	issuer chain.Fetcher
 	began  time.Time
 	stop   context.CancelFunc
+	// shown is set when the stores are visible.
+	shown atomic.Bool
 	// reloads are wishes to read the settings again; each gets an answer.
 	reloads chan chan<- status.Reloaded
 
@@ -69,6 +72,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	if err := d.prepareStores(d.coming(now), d.now); err != nil {
 		return nil, err
 	}
+	d.shown.Store(k.serving != nil)
 	d.issuer.Logger = d.log
 	d.logIgnored(now.cfg)
 	d.set(now)
@@ -214,6 +218,7 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, ready func
 			return err
 		}
 	}
+	d.shown.Store(true)
 	defer func() { err = errors.Join(d.leave(), err) }()
 	d.tell(d.client.Ready())
 	ready()

@@ -127,7 +127,7 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 	if a.json {
 		return a.printJSON(r)
 	}
-	a.printf("kvfs is %s; up %s, process %d, at %s\n", r.State, span(now.Sub(r.Started)), r.Processes.Server, strings.Join(r.Mounts, ", "))
+	a.printState(r, now)
 	if r.Error != nil {
 		a.printf("  error: %s\n  hint: %s\n", r.Error.Fact, r.Error.Hint)
 	}
@@ -149,6 +149,19 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 	for _, l := range r.Leaving {
 		a.printf("\n%s\n  not in the settings any more; these names go %s:\n    %s\n", l.URL, until(&l.At, now), strings.Join(l.Links, "\n    "))
 	}
+	return nil
+}
+
+func (a *app) printState(r status.Report, now time.Time) {
+	a.printf("kvfs is %s; up %s, process %d, at %s\n", r.State, span(now.Sub(r.Started)), r.Processes.Server, strings.Join(r.Mounts, ", "))
+}
+
+// printReady shows what there was to wait for.
+func (a *app) printReady(r status.Report, now time.Time) error {
+	if a.json {
+		return a.printJSON(r)
+	}
+	a.printState(r, now)
 	return nil
 }
 

@@ -32,6 +32,9 @@ func (d *daemon) Report() status.Report {
 	if err := d.trouble(r.Mounts, synced.Publish); err != nil {
 		r.State, r.Error = status.Degraded, err
 	}
+	if !d.shown.Load() {
+		r.State = status.Starting
+	}
 	for _, c := range synced.Certificates {
 		s := certificateStatus(now, c)
 		s.Warnings = append(slices.Clone(s.Warnings), unknown[c.Source.Key()]...)

@@ -75,7 +75,7 @@ Exit codes:
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log what happens in detail (never a secret)")
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand(root))
-	for _, c := range []func() *cobra.Command{a.demoCommand, a.mountCommand, a.umountCommand, a.statusCommand, a.refreshCommand,
+	for _, c := range []func() *cobra.Command{a.demoCommand, a.mountCommand, a.umountCommand, a.statusCommand, a.refreshCommand, a.waitCommand,
 		a.checkCommand, a.accessCommand, a.inspectCommand, a.emulatorCommand, a.versionCommand, a.serverCommand, a.publisherCommand, a.lastGaspCommand} {
 		root.AddCommand(c())
 	}

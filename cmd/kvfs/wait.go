@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kvfs/status"
+	kvsync "kvfs/sync"
+)
+
+// How long wait goes without asking, at first and at most.
+const (
+	waitFirst = 10 * time.Millisecond
+	waitMost  = 500 * time.Millisecond
+)
+
+func (a *app) waitCommand() *cobra.Command {
+	timeout := time.Minute
+	cmd := &cobra.Command{
+		Use:   "wait",
+		Short: "wait until kvfs is ready",
+		Long: `Waits until every certificate has been asked for once and what came is visible,
+also for a kvfs that has not been started yet. For what is started after kvfs, such
+as a server that needs its certificate. A certificate that could not be had is no
+reason to wait longer: kvfs status says what is wrong with it.
+
+Fails when the time is over.`,
+		Example: `  kvfs wait && systemctl start nginx
+  kvfs wait --timeout 5m`,
+		Args: takes(0, 0, nothing),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if timeout <= 0 {
+				return usage(cmd, "--timeout: %v is no time to wait", timeout)
+			}
+			return a.wait(cmd.Context(), timeout)
+		},
+	}
+	a.jsonFlag(cmd)
+	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait at most")
+	return cmd
+}
+
+// wait asks until the answer is that kvfs is ready. Nobody tells when a socket appears
+// in a directory that may not exist yet, so it asks less and less often.
+func (a *app) wait(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	client, last := status.NewClient(a.socket), error(nil)
+	for pause := waitFirst; ; pause = min(2*pause, waitMost) {
+		r, err := client.Report(ctx)
+		if err == nil {
+			err = unready(r)
+		}
+		switch {
+		case err == nil:
+			return a.printReady(r, time.Now())
+		case errors.Is(err, os.ErrPermission):
+			return err
+		case ctx.Err() == nil || last == nil: // else it says only that the time was over
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			f := asFailure(last)
+			f.code, f.kind, f.fact = exitFailed, "timeout", fmt.Sprintf("%s, after %v", f.fact, timeout)
+			return f
+		case <-time.After(pause):
+		}
+	}
+}
+
+// unready is what there is to wait for, nil if nothing is.
+func unready(r status.Report) error {
+	var pending []string
+	for _, c := range r.Certificates {
+		if c.State == string(kvsync.Pending) {
+			pending = append(pending, c.URL)
+		}
+	}
+	const hint = "kvfs status and the log say what it is doing; --timeout waits longer"
+	switch {
+	case len(pending) > 0:
+		return fail(exitFailed, "starting", hint, "%d of %d certificates have not been asked for, or are not visible, such as %s", len(pending), len(r.Certificates), pending[0])
+	case r.State == status.Starting:
+		return fail(exitFailed, "starting", hint, "the stores are not visible yet")
+	case r.Error != nil && r.Error.Kind != "settings": // settings that are refused leave all as it is
+		return fail(exitFailed, r.Error.Kind, r.Error.Hint, "%s", r.Error.Fact)
+	}
+	return nil
+}
