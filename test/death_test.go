@@ -7,10 +7,12 @@ import (
 	"io"
 	iofs "io/fs"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -251,6 +253,83 @@ func TestServerEndsInEveryWay(t *testing.T) {
 	if r := s.report(); r.Processes.Keeper != s.cmd.Process.Pid || r.Processes.Publisher == 0 {
 		t.Errorf("processes: %+v", r.Processes)
 	}
+}
+
+// memoryGroup makes a cgroup for a test, beside or below the one that it runs in: in
+// the first on the way up whose children have the memory controller.
+func memoryGroup(t *testing.T) (dir string) {
+	t.Helper()
+	const root = "/sys/fs/cgroup"
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Skip("no cgroups:", err)
+	}
+	_, path, found := strings.Cut("\n"+string(own), "\n0::")
+	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err != nil || !found {
+		t.Skip("cgroup v2 is not mounted at", root)
+	}
+	path, _, _ = strings.Cut(path, "\n")
+	for parent := filepath.Join(root, path); ; parent = filepath.Dir(parent) {
+		controllers, err := os.ReadFile(filepath.Join(parent, "cgroup.subtree_control"))
+		if slices.Contains(strings.Fields(string(controllers)), "memory") {
+			dir, err = os.MkdirTemp(parent, "kvfs-test-")
+			if err != nil {
+				t.Skip("cannot make a cgroup:", err)
+			}
+			break
+		}
+		if parent == root || err != nil {
+			t.Skip("no cgroup here gives its children the memory controller:", err)
+		}
+	}
+	// A process that has been killed is in its cgroup until its parent has heard of it.
+	t.Cleanup(func() {
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			err := os.Remove(dir)
+			if err == nil {
+				return
+			}
+			if time.Now().After(end) {
+				t.Error("a cgroup is left:", err)
+				return
+			}
+		}
+	})
+	return dir
+}
+
+// A server that needs more memory than it may have is killed by the kernel, with
+// requests in its hands: nobody notices.
+func TestServerIsKilledForMemory(t *testing.T) {
+	s := newDeathSite(t)
+	group := memoryGroup(t)
+	s.mount("--uncached")
+	th := throngAt(s)
+	version := th.renew()
+	pid := s.another(0)
+	for file, value := range map[string]string{"memory.swap.max": "0", "cgroup.procs": strconv.Itoa(pid)} {
+		if err := os.WriteFile(filepath.Join(group, file), []byte(value), 0); err != nil && (file == "cgroup.procs" || !errors.Is(err, os.ErrNotExist)) {
+			t.Fatal(err)
+		}
+	}
+	// What it has already is counted where it was before. Who connects makes it need more.
+	if err := os.WriteFile(filepath.Join(group, "memory.max"), []byte("1M"), 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 2000 {
+		conn, err := net.Dial("unix", s.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	s.another(pid)
+	th.settled(version)
+	events, err := os.ReadFile(filepath.Join(group, "memory.events"))
+	if err != nil || !regexp.MustCompile(`(?m)^oom_kill [1-9]`).Match(events) {
+		t.Errorf("nobody was killed for memory: %v\n%s", err, events)
+	}
+	th.disperse()
 }
 
 // A server that hangs is noticed and replaced.
