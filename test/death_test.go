@@ -483,6 +483,9 @@ func TestKeeperIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.until("the server knows", func() bool { return s.report().Processes.Keeper == 0 })
+	if said := s.must("status"); !strings.Contains(said, "there is no keeper") {
+		t.Errorf("kvfs status says nothing of it:\n%s", said)
+	}
 	s.rotate("www")
 	readFile(t, s.path("contoso-web.www"))
 	if err := syscall.Kill(server, syscall.SIGKILL); err != nil {
@@ -493,6 +496,43 @@ func TestKeeperIsKilled(t *testing.T) {
 	s.done = nil
 	s.mount()
 	readFile(t, s.path("contoso-web.www"))
+}
+
+// untilSaid waits until the log has a text so many times, for what the control socket
+// cannot be asked about.
+func (s *site) untilSaid(text string, times int) {
+	s.t.Helper()
+	s.until(fmt.Sprintf("the log says %q %d times", text, times), func() bool { return strings.Count(s.log.String(), text) >= times })
+}
+
+// Without its control socket nobody can ask kvfs anything, and all else goes on.
+func TestControlSocketIsTakenAway(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"})
+	s.plain()
+	s.mount()
+	if err := os.Remove(s.socket); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := s.run("status"); code != 6 {
+		t.Errorf("kvfs status: exit code %d\n%s", code, errs)
+	}
+	for servers := 2; servers <= 3; servers++ {
+		version, err := s.vault.Rotate("", "www")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.until("the link moves", func() bool {
+			target, err := os.Readlink(s.path("contoso-web.www"))
+			return err == nil && strings.HasSuffix(target, version)
+		})
+		s.kill(syscall.SIGKILL)
+		s.untilSaid("server ready", servers)
+	}
+	readFile(t, s.path("contoso-web.www"))
+	s.end(syscall.SIGTERM)
+	s.mount()
+	s.must("status")
 }
 
 // When no server can be brought back, who opens a file finds what lies below the

@@ -128,6 +128,9 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 		return a.printJSON(r)
 	}
 	a.printState(r, now)
+	if r.Processes.Keeper == 0 {
+		a.printf("  warning: there is no keeper: when process %d dies, so do the mounts\n  hint: restart kvfs when it suits you\n", r.Processes.Server)
+	}
 	if r.Error != nil {
 		a.printf("  error: %s\n  hint: %s\n", r.Error.Fact, r.Error.Hint)
 	}
