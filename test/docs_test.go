@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"fmt"
+	"go/ast"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -271,6 +272,33 @@ func TestEveryCommandAndExitCodeIsDocumented(t *testing.T) {
 	}
 	if !strings.Contains(page, "|---|---|\n"+table.String()+"\n") {
 		t.Errorf("docs/commands.md has another table of exit codes than kvfs --help:\n%s", &table)
+	}
+}
+
+var testName = regexp.MustCompile("`(Test[A-Z]\\w+)`")
+
+// What a document says that a test shows, a test of that name shows.
+func TestTestsInTheDocumentsExist(t *testing.T) {
+	known, tested := map[string]bool{}, 0
+	for _, f := range sources(t) {
+		for _, d := range f.ast.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && f.test && fn.Recv == nil {
+				known[fn.Name.Name] = true
+			}
+		}
+	}
+	for _, file := range documents(t) {
+		if filepath.Base(file) == "CONTRIBUTING.md" { // its names are examples
+			continue
+		}
+		for _, m := range testName.FindAllSubmatch(readFile(t, file), -1) {
+			if tested++; !known[string(m[1])] {
+				t.Errorf("%s: there is no %s", file, m[1])
+			}
+		}
+	}
+	if tested < 15 {
+		t.Errorf("only %d tests are named", tested)
 	}
 }
 
