@@ -69,7 +69,10 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	if err := checkNested(stores); err != nil {
 		return nil, err
 	}
-	if err := d.prepareStores(d.coming(now), d.now); err != nil {
+	switch err := d.prepareStores(d.coming(now), d.now); {
+	case err != nil && k.serving != nil: // as for its predecessor; it is tried again
+		d.log.Error("a store cannot be shown", "err", err)
+	case err != nil:
 		return nil, err
 	}
 	d.shown.Store(k.serving != nil)
