@@ -14,8 +14,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"kvfs/emulator"
+	"kvfs/status"
 )
 
 // blocks are the types of the PEM blocks of a file, with the certificates.
@@ -106,6 +108,24 @@ func TestRenewalIsShownAndTwoVersionsAreKept(t *testing.T) {
 		_, err := os.Stat(s.path("contoso-web.www." + v))
 		if kept := i >= len(versions)-2; kept != (err == nil) {
 			t.Errorf("version %d of %d: %v", i+1, len(versions), err)
+		}
+	}
+}
+
+// Who is told that kvfs is not starting any more finds what it serves.
+func TestStateIsStartingUntilTheStoresAreVisible(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"})
+	s.start("mount", s.settings, "--store", s.store)
+	client := status.NewClient(s.socket)
+	for end := time.Now().Add(time.Minute); ; {
+		r, err := client.Report(t.Context())
+		if err == nil && r.State != status.Starting {
+			readFile(t, s.path("contoso-web.www"))
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("it never serves:", err)
 		}
 	}
 }
