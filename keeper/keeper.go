@@ -58,6 +58,7 @@ type patience struct {
 	shot   time.Duration // most that is waited after one that somebody has killed
 	mature time.Duration // one that lived so long after it makes up for failures
 	stop   time.Duration // for the end of a server that was told to end
+	infant time.Duration // that a server may take until it understands signals
 	dead   time.Duration // for the end of a process after SIGKILL
 	gasp   time.Duration
 }
@@ -84,6 +85,7 @@ type Keeper struct {
 	current  *server
 	old      []*server // killed by the keeper, and not reaped yet
 	next     time.Time // when a server is started, if there is none
+	stopping bool      // ctx has ended
 	everUp   bool      // some server was ready
 	failures int       // in a row
 	shots    int       // in a row, of ready servers by somebody else's SIGKILL
@@ -104,7 +106,7 @@ func New(o Options) (k *Keeper, err error) {
 		o.StartTimeout = 30 * time.Second
 	}
 	k = &Keeper{o: o, log: o.Logger, socket: -1, pipe: [2]int{-1, -1}, null: -1, wakeFD: -1, patience: patience{
-		young: time.Second, shot: 100 * time.Millisecond, mature: 10 * time.Second, stop: 15 * time.Second, dead: time.Second, gasp: 10 * time.Second,
+		young: time.Second, shot: 100 * time.Millisecond, mature: 10 * time.Second, stop: 15 * time.Second, infant: time.Second, dead: time.Second, gasp: 10 * time.Second,
 	}}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
@@ -245,6 +247,7 @@ func (k *Keeper) turn(ctx context.Context) *result {
 	k.listen()
 	k.old = slices.DeleteFunc(k.old, func(s *server) bool { _, ok := s.reap(); return ok })
 	stop := ctx.Err() != nil
+	k.stopping = stop
 	if ended {
 		return k.ended(e, stop)
 	}
@@ -267,7 +270,7 @@ func (k *Keeper) turn(ctx context.Context) *result {
 			return k.ended(end{code: -1, fact: "was killed: " + s.why}, stop)
 		}
 		return nil
-	case stop && !s.interrupted:
+	case stop && !s.interrupted && !now.Before(k.grown(s)):
 		s.interrupted, s.stopping, s.due = true, true, now.Add(k.patience.stop)
 		s.signal(unix.SIGINT)
 	case !s.ready.IsZero() && !stop:
@@ -289,6 +292,8 @@ func (k *Keeper) sleep() {
 		fds = append(fds, unix.PollFd{Fd: int32(s.pidfd), Events: unix.POLLIN})
 		if until, _ = k.doom(s); !s.killed.IsZero() {
 			until = s.killed.Add(k.patience.dead)
+		} else if at := k.grown(s); k.stopping && !s.interrupted && at.Before(until) {
+			until = at
 		}
 	} else if until.IsZero() {
 		return // the very first start
@@ -300,6 +305,15 @@ func (k *Keeper) sleep() {
 	if fds[0].Revents != 0 {
 		_, _ = unix.Read(k.wakeFD, make([]byte, 8)) // never blocks
 	}
+}
+
+// grown is when a server understands SIGINT for sure: before, it would die of it, and
+// what it was to take away would be left.
+func (k *Keeper) grown(s *server) time.Time {
+	if !s.ready.IsZero() {
+		return s.ready
+	}
+	return s.started.Add(k.patience.infant)
 }
 
 // doom is when the server has to be killed, and why; the zero time is never.

@@ -587,3 +587,22 @@ func (l *logged) String() string {
 	defer l.mu.Unlock()
 	return l.text.String()
 }
+
+// A stop that comes when a successor has just been started waits until that understands
+// it: what it is to take away would be left otherwise.
+func TestStopWaitsForAnInfant(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	starts := 0
+	k, err := New(Options{Command: script(t, "ready kill", "ready wait"), Dir: t.TempDir(), Started: func(int) {
+		if starts++; starts == 2 {
+			cancel()
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, err := k.Run(ctx); code != 0 || err != nil {
+		t.Errorf("Run returned %d, %v, want 0", code, err)
+	}
+}

@@ -121,12 +121,14 @@ func (a *app) serverFlags(cmd *cobra.Command) {
 
 // runServer takes over from a predecessor, or begins.
 func (a *app) runServer(ctx context.Context, o origin) error {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGTERM, os.Interrupt) // before anything that takes time
 	hardenProcess(a.logger())
 	k, err := inherit(a.logger(), a.server)
 	if err != nil {
 		return err
 	}
-	ctx, done := k.untilTold(ctx)
+	ctx, done := k.untilTold(ctx, told)
 	defer done()
 	reload, noReload := hangUps()
 	defer noReload()
@@ -216,13 +218,11 @@ func explainInUse(err error, cfg *config.Config) error {
 	return err
 }
 
-// untilTold ends ctx at SIGINT, and at SIGTERM, which leaves everything to a successor
+// untilTold ends ctx when SIGINT was told, and at SIGTERM, which leaves everything to a successor
 // if there is a keeper to start one. A second signal kills.
-func (k *kept) untilTold(parent context.Context) (ctx context.Context, done func()) {
+func (k *kept) untilTold(parent context.Context, told chan os.Signal) (ctx context.Context, done func()) {
 	signal.Ignore(syscall.SIGPIPE) // see untilSignal
 	ctx, cancel := context.WithCancel(parent)
-	told := make(chan os.Signal, 1)
-	signal.Notify(told, syscall.SIGTERM, os.Interrupt)
 	go func() {
 		select {
 		case s := <-told:
