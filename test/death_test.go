@@ -255,37 +255,44 @@ func TestServerEndsInEveryWay(t *testing.T) {
 	}
 }
 
-// memoryGroup makes a cgroup for a test, beside or below the one that it runs in: in
-// the first on the way up whose children have the memory controller.
-func memoryGroup(t *testing.T) (dir string) {
+// memoryGroup is a cgroup for a test that bounds memory.
+type memoryGroup struct {
+	dir   string
+	limit string // file with the most bytes that its processes may have
+	kills string // file that counts who was killed for it
+}
+
+// newMemoryGroup makes one. With cgroup v2 it is beside or below the one that the test
+// runs in, in the first on the way up whose children have the memory controller; with
+// v1 it is below the test's own.
+func newMemoryGroup(t *testing.T) memoryGroup {
 	t.Helper()
-	const root = "/sys/fs/cgroup"
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		t.Skip("no cgroups:", err)
 	}
-	_, path, found := strings.Cut("\n"+string(own), "\n0::")
-	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err != nil || !found {
-		t.Skip("cgroup v2 is not mounted at", root)
-	}
-	path, _, _ = strings.Cut(path, "\n")
-	for parent := filepath.Join(root, path); ; parent = filepath.Dir(parent) {
-		controllers, err := os.ReadFile(filepath.Join(parent, "cgroup.subtree_control"))
-		if slices.Contains(strings.Fields(string(controllers)), "memory") {
-			dir, err = os.MkdirTemp(parent, "kvfs-test-")
-			if err != nil {
-				t.Skip("cannot make a cgroup:", err)
+	path := func(hierarchy string) (string, bool) {
+		for _, line := range strings.Split(string(own), "\n") {
+			if fields := strings.SplitN(line, ":", 3); len(fields) == 3 && fields[1] == hierarchy {
+				return fields[2], true
 			}
-			break
 		}
-		if parent == root || err != nil {
-			t.Skip("no cgroup here gives its children the memory controller:", err)
-		}
+		return "", false
+	}
+	g := memoryGroup{limit: "memory.limit_in_bytes", kills: "memory.oom_control"}
+	parent, v1 := path("memory")
+	parent = filepath.Join("/sys/fs/cgroup/memory", parent)
+	if !v1 {
+		g = memoryGroup{limit: "memory.max", kills: "memory.events"}
+		parent = memoryParent(t, path)
+	}
+	if g.dir, err = os.MkdirTemp(parent, "kvfs-test-"); err != nil {
+		t.Skip("cannot make a cgroup:", err)
 	}
 	// A process that has been killed is in its cgroup until its parent has heard of it.
 	t.Cleanup(func() {
 		for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-			err := os.Remove(dir)
+			err := os.Remove(g.dir)
 			if err == nil {
 				return
 			}
@@ -295,27 +302,49 @@ func memoryGroup(t *testing.T) (dir string) {
 			}
 		}
 	})
-	return dir
+	return g
+}
+
+func memoryParent(t *testing.T, path func(hierarchy string) (string, bool)) string {
+	t.Helper()
+	const root = "/sys/fs/cgroup"
+	own, found := path("")
+	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err != nil || !found {
+		t.Skip("cgroups are not mounted at", root)
+	}
+	for parent := filepath.Join(root, own); ; parent = filepath.Dir(parent) {
+		controllers, err := os.ReadFile(filepath.Join(parent, "cgroup.subtree_control"))
+		if slices.Contains(strings.Fields(string(controllers)), "memory") {
+			return parent
+		}
+		if parent == root || err != nil {
+			t.Skip("no cgroup here gives its children the memory controller:", err)
+		}
+	}
+}
+
+func (g memoryGroup) set(t *testing.T, file, value string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(g.dir, file), []byte(value), 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A server that needs more memory than it may have is killed by the kernel, with
 // requests in its hands: nobody notices.
 func TestServerIsKilledForMemory(t *testing.T) {
 	s := newDeathSite(t)
-	group := memoryGroup(t)
+	group := newMemoryGroup(t)
 	s.mount("--uncached")
 	th := throngAt(s)
 	version := th.renew()
 	pid := s.another(0)
-	for file, value := range map[string]string{"memory.swap.max": "0", "cgroup.procs": strconv.Itoa(pid)} {
-		if err := os.WriteFile(filepath.Join(group, file), []byte(value), 0); err != nil && (file == "cgroup.procs" || !errors.Is(err, os.ErrNotExist)) {
-			t.Fatal(err)
-		}
-	}
 	// What it has already is counted where it was before. Who connects makes it need more.
-	if err := os.WriteFile(filepath.Join(group, "memory.max"), []byte("1M"), 0); err != nil {
-		t.Fatal(err)
+	group.set(t, group.limit, strconv.Itoa(1<<20))
+	if _, err := os.Stat(filepath.Join(group.dir, "memory.swap.max")); err == nil {
+		group.set(t, "memory.swap.max", "0")
 	}
+	group.set(t, "cgroup.procs", strconv.Itoa(pid))
 	for range 2000 {
 		conn, err := net.Dial("unix", s.socket)
 		if err != nil {
@@ -325,7 +354,7 @@ func TestServerIsKilledForMemory(t *testing.T) {
 	}
 	s.another(pid)
 	th.settled(version)
-	events, err := os.ReadFile(filepath.Join(group, "memory.events"))
+	events, err := os.ReadFile(filepath.Join(group.dir, group.kills))
 	if err != nil || !regexp.MustCompile(`(?m)^oom_kill [1-9]`).Match(events) {
 		t.Errorf("nobody was killed for memory: %v\n%s", err, events)
 	}
