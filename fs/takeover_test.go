@@ -285,6 +285,9 @@ func pull(t testing.TB, s *server, i int) []byte {
 func TestDeathInsideInit(t *testing.T) {
 	for _, how := range []Recovery{RecoverByJournal, RecoverByResend} {
 		for _, point := range []string{"before it is read", "when it is read", "when it is saved", "when it is answered"} {
+			if how == RecoverByResend && point == "when it is read" {
+				continue // without the journal nobody knows that INIT was read
+			}
 			t.Run(fmt.Sprintf("%s by %s", point, how), func(t *testing.T) {
 				l := newLine(t, Options{Recovery: how})
 				l.open(site(t, l.store, acl.List{}, newVersion(t, 1)))
@@ -303,9 +306,6 @@ func TestDeathInsideInit(t *testing.T) {
 					}
 				}
 				l.die()
-				if how == RecoverByResend && point == "when it is read" {
-					t.Skip("without the journal nobody knows that INIT was read, and RESEND needs it: not a combination that is used")
-				}
 				l.succeed()
 				t.Cleanup(l.end)
 				if err := l.attach(); err != nil {

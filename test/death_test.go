@@ -376,6 +376,31 @@ func TestHungServerIsReplaced(t *testing.T) {
 	th.disperse()
 }
 
+// A machine that stands still, as a virtual one does while it is moved, is no server
+// that hangs.
+func TestMachineThatStandsStill(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"})
+	s.plain()
+	s.mount()
+	server := s.another(0)
+	signal := func(sig syscall.Signal, pids ...int) {
+		t.Helper()
+		for _, pid := range pids {
+			if err := syscall.Kill(pid, sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	signal(syscall.SIGSTOP, server, s.cmd.Process.Pid)
+	time.Sleep(4 * time.Second) // longer than a server may be silent
+	signal(syscall.SIGCONT, s.cmd.Process.Pid, server)
+	s.rotate("www")
+	if now := s.another(0); now != server {
+		t.Error("the server was replaced")
+	}
+}
+
 // Another binary takes over while everybody reads, again and again.
 func TestUpgradeUnderLoad(t *testing.T) {
 	s := newDeathSite(t)
