@@ -328,13 +328,13 @@ func FuzzAnswer(f *testing.F) {
 
 func TestMountinfoIsParsed(t *testing.T) {
 	for line, want := range map[string]string{
-		`36 35 98:0 /3f0c /mnt/with\040space ro,noatime shared:1 master:2 - fuse.kvfs kvfs rw,user_id=0`: "/mnt/with space fuse.kvfs",
-		`36 35 98:0 / / rw - ext4 /dev/sda1 rw`:                                                          "/ ext4",
-		`36 35 98:0 / /x rw`:                                                                             "",
-		``:                                                                                               "",
+		`36 35 98:0 /3f0c /mnt/with\040space ro,noatime shared:1 master:2 - fuse.kvfs kvfs.service rw,user_id=0`: "/mnt/with space fuse.kvfs kvfs.service",
+		`36 35 98:0 / / rw - ext4 /dev/sda1 rw`: "/ ext4 /dev/sda1",
+		`36 35 98:0 / /x rw`:                    "",
+		``:                                      "",
 	} {
-		at, kind, ok := parseMount(line)
-		if got := at + " " + kind; ok != (want != "") || ok && got != want {
+		m, ok := parseMount(line)
+		if got := m.at + " " + m.kind + " " + m.source; ok != (want != "") || ok && got != want {
 			t.Errorf("%q: %q %t, want %q", line, got, ok, want)
 		}
 	}

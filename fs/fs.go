@@ -24,9 +24,11 @@ import (
 type Options struct {
 	// Rootless mounts through fusermount3 instead of with CAP_SYS_ADMIN.
 	Rootless bool
-	// Publisher is the command that runs RunPublisher with the directory as
-	// descriptor 3; default: this program with the argument "publisher".
-	Publisher []string
+	// Source is who mounts, as the table of mounts has it (see MountedBy); default "kvfs".
+	Source string
+	// Publisher is the way to a publisher; default: this program as a child, with the
+	// argument "publisher".
+	Publisher Publisher
 	// Retired is how many bytes of files that lost their names are kept for those
 	// who still have them open; default 4 MiB.
 	Retired int
@@ -65,9 +67,12 @@ type FS struct {
 	// meanwhile.
 	publishing sync.Mutex
 	open       bool
-	stores     []string  // to be visible, outer ones before those inside
-	next       int       // number of the next connection
-	former     []*former // to be taken away
+	// fixed is set before Serve, if the stores cannot change: an ordinary user's, and
+	// those that another process has made visible and will take away.
+	fixed  bool
+	stores []string  // to be visible, outer ones before those inside
+	next   int       // number of the next connection
+	former []*former // to be taken away
 
 	// mu is taken last and only to write or read these fields, so that a report
 	// need not wait for a plan.
@@ -86,8 +91,12 @@ type conn struct {
 	handler *handler
 	root    tree.ID // shown as the connection's root
 	at      string  // its mountpoint, if fusermount3 made it
+	owner   fuse.Owner
 	pub     *process
 }
+
+// self is the owner of everything on the connections that this process makes.
+func self() fuse.Owner { return fuse.Owner{Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())} }
 
 // New makes a file system that shows nothing and is mounted nowhere.
 func New(opts Options) (*FS, error) {
@@ -95,7 +104,10 @@ func New(opts Options) (*FS, error) {
 		opts.Retired = 4 << 20
 	}
 	if opts.Publisher == nil {
-		opts.Publisher = []string{"/proc/self/exe", "publisher"}
+		opts.Publisher = PublisherCommand("/proc/self/exe", "publisher")
+	}
+	if opts.Source == "" {
+		opts.Source = "kvfs"
 	}
 	if opts.Patience == 0 {
 		opts.Patience = 2 * time.Second
@@ -112,7 +124,7 @@ func New(opts Options) (*FS, error) {
 			return nil, err
 		}
 	}
-	return &FS{opts: opts, log: opts.Logger, view: newView(opts.Retired, opts.Image)}, nil
+	return &FS{opts: opts, fixed: opts.Rootless, log: opts.Logger, view: newView(opts.Retired, opts.Image)}, nil
 }
 
 // outerFirst puts a path before those that lie below it.
@@ -136,11 +148,11 @@ func (f *FS) Open(stores ...string) (err error) {
 		return err
 	}
 	if !f.opts.Rootless {
-		super, err := newSuperblock()
+		super, err := newSuperblock(f.opts.Source)
 		if err != nil {
 			return err
 		}
-		if err := f.connect(&conn{super: super, root: tree.Root}); err != nil {
+		if err := f.connect(&conn{super: super, root: tree.Root, owner: self()}); err != nil {
 			return err
 		}
 	} else {
@@ -154,7 +166,7 @@ func (f *FS) Open(stores ...string) (err error) {
 				return fmt.Errorf("mounting at %s: %w", at, err)
 			}
 			f.setAttached(append(f.attached, at))
-			if err := f.connect(&conn{super: &superblock{dev: dev, mount: -1, dir: -1}, root: n.ID, at: at}); err != nil {
+			if err := f.connect(&conn{super: &superblock{dev: dev, mount: -1, dir: -1}, root: n.ID, at: at, owner: self()}); err != nil {
 				return err
 			}
 		}
@@ -180,7 +192,7 @@ func (f *FS) connect(c *conn) (err error) {
 
 func (f *FS) add(c *conn) {
 	c.handler = &handler{RawFileSystem: fuse.NewDefaultRawFileSystem(), view: f.view, journal: c.journal, root: c.root,
-		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), load: f.opts.Load, patience: f.opts.Patience,
+		owner: c.owner, load: f.opts.Load, patience: f.opts.Patience,
 		uncached: c.journal.uncached.Load() != 0}
 	c.server = newServer(c.super.dev, c.handler, c.journal, f.opts.Recovery, f.log)
 	f.mu.Lock()
@@ -222,11 +234,38 @@ func (f *FS) Attach() (err error) {
 			return err
 		}
 	}
-	if f.opts.Rootless {
-		return nil // Open did
+	if f.fixed {
+		return nil // Open did, or the process before this one
 	}
 	return f.bind()
 }
+
+// Leave makes the stores visible, in place of Attach, for a process that takes over
+// when this one has ended. Nothing is published here. Serve must be running. If it
+// fails, what was made visible is taken away again.
+func (f *FS) Leave() (err error) {
+	f.publishing.Lock()
+	defer f.publishing.Unlock()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.detach())
+		}
+	}()
+	for _, c := range f.conns {
+		dir, err := f.directory(c)
+		if err != nil {
+			return err
+		}
+		dir.Close() // another one is kept
+	}
+	return f.bind()
+}
+
+// Fixed tells whether Show can do nothing.
+func (f *FS) Fixed() bool { return f.fixed }
+
+// Rootless tells whether fusermount3 has made the mounts, or will.
+func (f *FS) Rootless() bool { return f.opts.Rootless }
 
 // bind makes those stores visible that are not yet.
 func (f *FS) bind() error {
@@ -266,8 +305,9 @@ func (f *FS) bindOne(at string) error {
 	return super.bind(tree.StoreDir(at), at, false)
 }
 
-// ErrFixed is Show's where the stores cannot be changed while they are served.
-var ErrFixed = errors.New("an ordinary user's stores cannot change while they are served")
+// ErrFixed is Show's where the stores cannot be changed while they are served: those
+// of an ordinary user, and those that another process has made visible.
+var ErrFixed = errors.New("the stores cannot change while they are served")
 
 // Show makes exactly these stores visible. Those that are and stay are not
 // touched. One that comes or goes must not lie around one that stays. The
@@ -277,8 +317,8 @@ func (f *FS) Show(stores []string) error {
 	f.publishing.Lock()
 	defer f.publishing.Unlock()
 	stores = outerFirst(stores)
-	if f.opts.Rootless {
-		if slices.Equal(stores, f.stores) {
+	if f.fixed {
+		if slices.Equal(stores, outerFirst(f.attached)) {
 			return nil
 		}
 		return ErrFixed
@@ -455,7 +495,7 @@ func (f *FS) stopPublisher(c *conn) {
 	}
 }
 
-// Detach takes the stores away. Who has a file open may read on until Serve
+// Detach takes the stores away, unless another process has made them visible. Who has a file open may read on until Serve
 // ends. Serve must still be running.
 func (f *FS) Detach() error {
 	f.publishing.Lock()
@@ -463,8 +503,10 @@ func (f *FS) Detach() error {
 	return f.detach()
 }
 
-func (f *FS) detach() error {
-	err := f.unmount(f.attached)
+func (f *FS) detach() (err error) {
+	if !f.fixed || f.opts.Rootless {
+		err = f.unmount(f.attached)
+	}
 	f.setAttached(nil)
 	for _, c := range f.conns {
 		f.stopPublisher(c)
@@ -521,6 +563,16 @@ func (f *FS) Mounts() []string {
 // Snapshot is what is served at this moment.
 func (f *FS) Snapshot() *tree.Snapshot { return f.view.cur.Load() }
 
+// Bare tells whether the stores show nothing: nobody has published anything yet.
+func (f *FS) Bare() bool {
+	for n := range f.Snapshot().Nodes() {
+		if n.Kind != tree.Dir {
+			return false
+		}
+	}
+	return true
+}
+
 // Blob finds a text that was taken over, nil if there is none. It is for who takes over
 // something that has the same contents, before the first Publish.
 func (f *FS) Blob(sum [32]byte) *tree.Blob {
@@ -547,7 +599,7 @@ func (f *FS) Stats() Stats {
 		}
 		st.Panics += c.server.panics.Load()
 		if c.pub != nil {
-			st.Publisher = c.pub.cmd.Process.Pid
+			st.Publisher = c.pub.pid
 		}
 	}
 	return st

@@ -259,7 +259,7 @@ func TestDeadPublisherIsReplaced(t *testing.T) {
 	v1, v2 := newVersion(t, 1), newVersion(t, 2)
 	f, store := mounted(t, func(store string) *tree.Snapshot { return site(t, store, acl.List{}, v1) })
 	old := f.conns[0].pub
-	if err := old.cmd.Process.Kill(); err != nil {
+	if err := syscall.Kill(old.pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Publish(t.Context(), site(t, store, acl.List{}, v2, v1)); err != nil {
@@ -349,7 +349,7 @@ func TestMissingPublisherIsStarted(t *testing.T) {
 	v1, v2 := newVersion(t, 1), newVersion(t, 2)
 	f, store := mounted(t, func(store string) *tree.Snapshot { return site(t, store, acl.List{}, v1) })
 	good := f.opts.Publisher
-	f.opts.Publisher = []string{"/nonexistent"}
+	f.opts.Publisher = PublisherCommand("/nonexistent")
 	f.publishing.Lock()
 	err := f.restartPublishers()
 	f.publishing.Unlock()

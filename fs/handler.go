@@ -27,7 +27,7 @@ type handler struct {
 	view               *view
 	journal            *journal
 	root               tree.ID
-	uid, gid           uint32
+	owner              fuse.Owner
 	load               Load
 	patience           time.Duration // with load
 	uncached           bool
@@ -85,7 +85,7 @@ func (h *handler) attr(n *tree.Node, out *fuse.Attr) {
 	*out = fuse.Attr{
 		Ino: uint64(n.ID), Nlink: 1, Mode: uint32(n.Mode()),
 		Atime: t, Mtime: t, Ctime: t, Blksize: 4096,
-		Owner: fuse.Owner{Uid: h.uid, Gid: h.gid},
+		Owner: h.owner,
 	}
 	switch n.Kind {
 	case tree.Dir:

@@ -62,7 +62,7 @@ func CheckMountpoint(at string, inside []string, own ...string) (stale bool, err
 		}
 	}
 	if Visible(real) {
-		if alive(real) {
+		if alive(real, hangPatience) {
 			return false, &MountpointError{Path: at, Mounted: true, Fact: fmt.Sprintf("kvfs is already mounted at %s", at),
 				Hint: fmt.Sprintf("stop it with: kvfs umount %s", at)}
 		}
@@ -188,14 +188,22 @@ type MountInfo struct {
 }
 
 // Mounted lists the mounts of kvfs in this mount namespace.
-func Mounted() ([]MountInfo, error) {
-	paths, err := kvfsMounts()
+func Mounted() ([]MountInfo, error) { return listMounts("", hangPatience) }
+
+// MountedBy lists those with this Options.Source. Unlike Mounted it is for when nobody
+// may be serving for the moment, and does not wait to see whether somebody answers.
+func MountedBy(source string) ([]MountInfo, error) { return listMounts(source, restPatience) }
+
+func listMounts(source string, patience time.Duration) ([]MountInfo, error) {
+	all, err := kvfsMounts()
 	if err != nil {
 		return nil, err
 	}
 	var ms []MountInfo
-	for _, p := range paths {
-		ms = append(ms, MountInfo{Path: p, Alive: alive(p)})
+	for _, m := range all {
+		if source == "" || m.source == source {
+			ms = append(ms, MountInfo{Path: m.at, Alive: alive(m.at, patience)})
+		}
 	}
 	return ms, nil
 }
@@ -205,43 +213,47 @@ func Mounted() ([]MountInfo, error) {
 // its parents is not noticed). The path is a resolved one. It does not ask the mount itself, so the
 // server may call it.
 func Visible(at string) bool {
-	paths, err := kvfsMounts()
-	return err == nil && slices.Contains(paths, at)
+	all, err := kvfsMounts()
+	return err == nil && slices.ContainsFunc(all, func(m mount) bool { return m.at == at })
 }
 
-// kvfsMounts reads the paths of our mounts from /proc (proc_pid_mountinfo(5)).
-// A path that another mount covers now is left out.
-func kvfsMounts() ([]string, error) {
+// mount is a line of the table of mounts.
+type mount struct{ at, kind, source string }
+
+// kvfsMounts reads our mounts from /proc (proc_pid_mountinfo(5)), the first that came
+// first. One that another mount covers now is left out.
+func kvfsMounts() ([]mount, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return nil, fmt.Errorf("listing mounts: %w", err)
 	}
 	defer f.Close()
-	var paths []string
-	ours := map[string]bool{} // by path: whether the uppermost mount is ours
+	var all []mount
+	at := map[string]int{} // the place of a path in all
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		at, kind, ok := parseMount(lines.Text())
+		m, ok := parseMount(lines.Text())
 		if !ok {
 			continue
 		}
-		if _, seen := ours[at]; !seen {
-			paths = append(paths, at)
+		if i, seen := at[m.at]; seen {
+			all[i] = m // the uppermost counts
+			continue
 		}
-		ours[at] = kind == "fuse.kvfs"
+		at[m.at] = len(all)
+		all = append(all, m)
 	}
-	return slices.DeleteFunc(paths, func(p string) bool { return !ours[p] }), lines.Err()
+	return slices.DeleteFunc(all, func(m mount) bool { return m.kind != "fuse.kvfs" }), lines.Err()
 }
 
-// parseMount takes the mountpoint and the type from a line of mountinfo. Optional
-// fields end in a dash.
-func parseMount(line string) (at, kind string, ok bool) {
+// parseMount takes a line of mountinfo. Optional fields end in a dash.
+func parseMount(line string) (m mount, ok bool) {
 	fields := strings.Fields(line)
 	dash := slices.Index(fields, "-")
-	if len(fields) < 5 || dash < 0 || dash+1 >= len(fields) {
-		return "", "", false
+	if len(fields) < 5 || dash < 0 || dash+2 >= len(fields) {
+		return mount{}, false
 	}
-	return unescape(fields[4]), fields[dash+1], true
+	return mount{at: unescape(fields[4]), kind: fields[dash+1], source: unescape(fields[dash+2])}, true
 }
 
 // unescape undoes the octal escapes of mountinfo.
@@ -252,17 +264,24 @@ func unescape(s string) string {
 // alive asks a mount for its statistics. A dead one answers ENOTCONN at once; one
 // whose server hangs does not answer, and counts as alive: nobody may replace it
 // behind its back.
-func alive(at string) bool {
-	answered := make(chan error, 1)
+func alive(at string, patience time.Duration) bool {
+	asking, answered := make(chan struct{}), make(chan error, 1)
 	// A call into a hung mount cannot be taken back, only left behind.
 	go func() {
+		close(asking)
 		var st unix.Statfs_t
 		answered <- unix.Statfs(at, &st)
 	}()
+	<-asking // on a busy machine that may take longer than the patience
 	select {
 	case err := <-answered:
 		return !errors.Is(err, unix.ENOTCONN)
-	case <-time.After(time.Second):
+	case <-time.After(patience):
 		return true
 	}
 }
+
+const (
+	hangPatience = time.Second
+	restPatience = 50 * time.Millisecond
+)

@@ -36,7 +36,8 @@ const (
 
 // hello is the first line that the publisher writes.
 type hello struct {
-	Thread int `json:"thread"`
+	Process int `json:"process"`
+	Thread  int `json:"thread"`
 }
 
 // done is its answer to a plan.
@@ -76,7 +77,7 @@ func RunPublisher(dir *os.File, plans io.Reader, answers io.Writer) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	in, out := json.NewDecoder(plans), json.NewEncoder(answers)
-	if err := out.Encode(hello{Thread: unix.Gettid()}); err != nil {
+	if err := out.Encode(hello{Process: os.Getpid(), Thread: unix.Gettid()}); err != nil {
 		return fmt.Errorf("saying hello: %w", err)
 	}
 	p := publisher{dir: int(dir.Fd())}
@@ -100,6 +101,34 @@ func RunPublisher(dir *os.File, plans io.Reader, answers io.Writer) error {
 		}
 		runtime.KeepAlive(dir)
 	}
+}
+
+// ReceiveDirectory gets the directory for RunPublisher from a server that has connected
+// by PublisherAt. The socket is the accepted one, on which the plans then come; the
+// server must run as the user with that id.
+func ReceiveDirectory(socket *os.File, server uint32) (*os.File, error) {
+	fd := int(socket.Fd())
+	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return nil, fmt.Errorf("asking who has connected: %w", err)
+	}
+	if peer.Uid != server {
+		return nil, fmt.Errorf("user %d has connected, not %d", peer.Uid, server)
+	}
+	text, rights := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+	n, size, _, _, err := unix.Recvmsg(fd, text, rights, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("receiving the directory: %w", err)
+	}
+	messages, err := unix.ParseSocketControlMessage(rights[:size])
+	if err != nil || n != 1 || len(messages) != 1 {
+		return nil, fmt.Errorf("receiving the directory: %w", errors.Join(err, io.ErrUnexpectedEOF))
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil, fmt.Errorf("receiving the directory: %w", errors.Join(err, io.ErrUnexpectedEOF))
+	}
+	return os.NewFile(uintptr(fds[0]), "directory"), nil
 }
 
 type publisher struct{ dir int }

@@ -23,7 +23,7 @@ type superblock struct {
 
 // newSuperblock needs CAP_SYS_ADMIN. From here on every walk into the mount
 // waits for a server.
-func newSuperblock() (_ *superblock, err error) {
+func newSuperblock(source string) (_ *superblock, err error) {
 	s := &superblock{dev: -1, mount: -1, dir: -1}
 	defer func() {
 		if err != nil {
@@ -38,7 +38,7 @@ func newSuperblock() (_ *superblock, err error) {
 		return nil, fmt.Errorf("fsopen: %w", err)
 	}
 	defer unix.Close(config)
-	if err := configure(config, s.dev); err != nil {
+	if err := configure(config, s.dev, source); err != nil {
 		return nil, err
 	}
 	s.mount, err = unix.Fsmount(config, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
@@ -48,9 +48,9 @@ func newSuperblock() (_ *superblock, err error) {
 	return s, nil
 }
 
-func configure(config, dev int) error {
+func configure(config, dev int, source string) error {
 	for _, o := range [][2]string{
-		{"source", "kvfs"}, {"subtype", "kvfs"},
+		{"source", source}, {"subtype", "kvfs"},
 		{"fd", fmt.Sprint(dev)}, {"rootmode", "40000"},
 		{"user_id", fmt.Sprint(os.Geteuid())}, {"group_id", fmt.Sprint(os.Getegid())},
 		{"max_read", fmt.Sprint(maxWrite)},
@@ -106,7 +106,7 @@ const cloneFlags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY
 // exchanged for one of a clone.
 func (s *superblock) clone(sub string) (int, error) {
 	if s.mount < 0 {
-		return -1, ErrFixed // whoever kept the connection did not keep the mount
+		return -1, ErrFixed
 	}
 	fd, err := unix.OpenTree(s.mount, sub, cloneFlags)
 	if !errors.Is(err, unix.EINVAL) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"kvfs/image"
@@ -35,6 +36,9 @@ type connLayout struct {
 	N    int     `json:"n"` // in the names of its descriptors
 	Root tree.ID `json:"root"`
 	At   string  `json:"at,omitempty"`
+	// Owner is whom files belong to: who made the connection, which need not be who
+	// serves it.
+	Owner fuse.Owner `json:"owner"`
 }
 
 // keepLayout is called before what it says becomes true: of a store that is not
@@ -42,7 +46,7 @@ type connLayout struct {
 func (f *FS) keepLayout(stores []string) error {
 	l := layout{Stores: stores}
 	for _, c := range f.conns {
-		l.Conns = append(l.Conns, connLayout{N: c.n, Root: c.root, At: c.at})
+		l.Conns = append(l.Conns, connLayout{N: c.n, Root: c.root, At: c.at, Owner: c.owner})
 	}
 	b, err := json.Marshal(l)
 	if err != nil {
@@ -159,6 +163,8 @@ func (f *FS) TakeOver(take func(name string) (fd int, ok bool)) (err error) {
 	if f.conns == nil {
 		return ErrOtherFormat
 	}
+	f.opts.Rootless = l.Conns[0].At != ""
+	f.fixed = f.opts.Rootless || f.conns[0].super.mount < 0
 	f.setAttached(slices.DeleteFunc(slices.Clone(l.Stores), func(at string) bool { return !Visible(at) }))
 	f.open = true
 	return nil
@@ -178,7 +184,7 @@ func (f *FS) takeConn(l connLayout, take func(string) (int, bool)) error {
 		}
 		return -1
 	}
-	c := &conn{n: l.N, super: &superblock{dev: fd(devName(l.N)), mount: fd(mountName(l.N)), dir: fd(dirName(l.N))}, root: l.Root, at: l.At}
+	c := &conn{n: l.N, super: &superblock{dev: fd(devName(l.N)), mount: fd(mountName(l.N)), dir: fd(dirName(l.N))}, root: l.Root, at: l.At, owner: l.Owner}
 	log := fd(journalName(l.N))
 	switch {
 	case c.super.dev < 0: // it was not kept yet, so nobody has seen it

@@ -154,7 +154,7 @@ func (l *line) die() {
 	l.stop()
 	for _, c := range l.f.conns {
 		if c.pub != nil {
-			c.pub.plans.Close() // the publisher lives on for as long as it waits in the kernel
+			c.pub.conn.(*child).plans.Close() // the publisher lives on for as long as it waits in the kernel
 		}
 		c.super.close()
 		c.journal.close()

@@ -182,7 +182,8 @@ func (c *Client) CloseRest() {
 
 // Keep gives the keeper a copy of the descriptor, for every server to come. It
 // returns when the keeper has read that, or fails after 5 s. What is kept under the
-// name already stays beside it: Drop that first.
+// name already stays beside it: Drop that first. systemd keeps nothing that was opened
+// with O_PATH, which is an errors.ErrUnsupported.
 //
 // The protocol has no word for a refusal: one descriptor too many (64 with a Keeper,
 // FileDescriptorStoreMax= with systemd) is in the keeper's log alone.
@@ -195,7 +196,7 @@ func (c *Client) Keep(name string, fd int) error {
 		return fmt.Errorf("descriptor %d (%s) cannot be kept: %w", fd, name, err)
 	case flags&unix.O_PATH != 0 && !c.own:
 		// It passes over these without a word.
-		return fmt.Errorf("descriptor %d (%s) cannot be kept by systemd: it was opened with O_PATH", fd, name)
+		return fmt.Errorf("descriptor %d (%s) cannot be kept by systemd, opened with O_PATH: %w", fd, name, errors.ErrUnsupported)
 	}
 	if err := c.send("FDSTORE=1\nFDNAME="+name, fd); err != nil {
 		return err

@@ -20,6 +20,7 @@ type Report struct {
 	Version      string        `json:"kvfs"`
 	Started      time.Time     `json:"started"`
 	Settings     string        `json:"settings,omitempty"` // file, if there is one
+	Unit         string        `json:"unit,omitempty"`     // of systemd, if it is one that systemd keeps running
 	Processes    Processes     `json:"processes"`
 	Mounts       []string      `json:"mounts"`
 	Certificates []Certificate `json:"certificates"`

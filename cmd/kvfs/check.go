@@ -154,7 +154,7 @@ func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 	seen := map[string]bool{}
 	all := storesOf(cfg.Certificates)
 	var overlap *fs.MountpointError
-	if errors.As(checkNested(all), &overlap) {
+	if errors.As(checkNested(all, rootless()), &overlap) {
 		problems = append(problems, config.Problem{Severity: config.Warning, Line: 1, Column: 1, Fact: overlap.Fact, Hint: overlap.Hint})
 	}
 	if _, err := readCA(cfg); err != nil {

@@ -29,6 +29,10 @@ import (
 // mount away.
 const firstPollPatience = 3 * time.Second
 
+// Where the mounts are there already, and what waits for kvfs to be ready is another
+// unit, it may wait longer.
+const mountedPatience = 30 * time.Second
+
 // idleGCPercent trades a little work for memory: what a daemon holds is nearly all
 // alive, and hardly anything is allocated between polls.
 const idleGCPercent = 30
@@ -66,10 +70,10 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	now.vault = client
 	d := &daemon{kept: k, app: a, log: a.logger(), origin: o, now: now, began: time.Now(), reloads: make(chan chan<- status.Reloaded)}
 	stores := d.now.stores(nil)
-	if err := checkNested(stores); err != nil {
+	if err := checkNested(stores, d.fs.Rootless()); err != nil {
 		return nil, err
 	}
-	switch err := d.prepareStores(d.coming(now), d.now); {
+	switch err := d.prepareComing(now); {
 	case err != nil && k.serving != nil: // as for its predecessor; it is tried again
 		d.log.Error("a store cannot be shown", "err", err)
 	case err != nil:
@@ -99,15 +103,24 @@ func union(a, b []string) []string {
 func rootless() bool { return os.Geteuid() != 0 }
 
 // ownFiles are those that kvfs itself needs, and that no mount may hide.
-func (d *daemon) ownFiles(cfg *config.Config) []string {
-	return []string{d.origin.file, d.app.socket, cfg.Transport.CAFile}
+func (d *daemon) ownFiles(cfg *config.Config) []string { return d.app.ownFiles(d.origin, cfg) }
+
+func (a *app) ownFiles(o origin, cfg *config.Config) []string {
+	return []string{o.file, a.socket, cfg.Transport.CAFile}
+}
+
+// prepareComing is prepareStores for those that this process makes visible.
+func (d *daemon) prepareComing(next wanted) error {
+	if d.serving != nil && d.fs.Fixed() {
+		return nil
+	}
+	return prepareStores(d.log, d.coming(next), union(next.stores(nil), d.fs.Mounts()), d.ownFiles(next.cfg))
 }
 
 // prepareStores refuses dangerous mountpoints and takes stale mounts away. Of a
 // store inside another one nothing is to be prepared: its place is a directory
 // in the other.
-func (d *daemon) prepareStores(come []string, next wanted) error {
-	own, all := d.ownFiles(next.cfg), union(next.stores(nil), d.fs.Mounts())
+func prepareStores(log *slog.Logger, come, all, own []string) error {
 	for _, store := range come {
 		if isInside(store, all) {
 			continue
@@ -120,7 +133,7 @@ func (d *daemon) prepareStores(come []string, next wanted) error {
 			return err
 		}
 		if stale {
-			d.log.Warn("a kvfs that died has left a mount; it is replaced", "store", store)
+			log.Warn("a kvfs that died has left a mount; it is replaced", "store", store)
 			if err := fs.Recover(store); err != nil {
 				return err
 			}
@@ -182,19 +195,21 @@ func (d *daemon) reportUnknown(entries []tree.Entry, unknown [][]acl.Unknown) {
 }
 
 // serve does everything until ctx ends. ready is called when the stores are
-// visible; every value of hangUps asks to read the settings again and to poll.
+// visible, and is told whether nobody has shown anything in them before; every value of hangUps asks to read the settings again and to poll.
 //
 // Things start in the order poll, connection, stores, and end in the reverse
 // order. The kernel is answered from before the first store appears until after
 // the last is gone. After a predecessor the kernel is being answered already, and
 // everything else follows.
-func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, ready func()) (err error) {
+func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, ready func(first bool)) (err error) {
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(idleGCPercent)
 	}
+	first, patience := true, firstPollPatience
 	if d.serving != nil {
+		first, patience = d.app.server.unit != "" && d.fs.Bare(), mountedPatience
 		if err := d.fs.Attach(); err != nil { // without a publisher nothing is renewed, and all is served
 			d.log.Error("a publisher cannot be started; it is tried again", "err", err)
 		}
@@ -209,22 +224,28 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, ready func
 		d.stop()
 		err = errors.Join(err, work.Wait())
 	}()
-	if d.serving == nil {
+	defer func() {
+		if d.serving != nil {
+			err = errors.Join(d.leave(), err)
+		}
+	}()
+	if first {
 		select {
 		case <-d.syncer.Ready():
-		case <-time.After(firstPollPatience):
-			d.log.Warn("the first poll takes long; mounting what has come", "after", firstPollPatience)
+		case <-time.After(patience):
+			d.log.Warn("the first poll takes long; showing what has come", "after", patience)
 		case <-ctx.Done():
 			return nil
 		}
+	}
+	if d.serving == nil {
 		if err := d.mount(); err != nil {
 			return err
 		}
 	}
 	d.shown.Store(true)
-	defer func() { err = errors.Join(d.leave(), err) }()
 	d.tell(d.client.Ready())
-	ready()
+	ready(first)
 	if !sameSet(d.fs.Mounts(), d.wanted().stores(d.fs.Mounts())) {
 		_ = d.settle(ctx) // it has said what is wrong, and is tried again
 	}
@@ -251,16 +272,21 @@ func (d *daemon) mount() (err error) {
 	if err := d.fs.Open(d.now.stores(nil)...); err != nil {
 		return explainMount(err)
 	}
-	d.serving = startServing(d.fs)
+	serving := startServing(d.fs)
 	if err := d.fs.Attach(); err != nil {
-		return errors.Join(explainMount(err), d.serving.end())
+		return errors.Join(explainMount(err), serving.end())
 	}
+	d.serving = serving
 	return nil
 }
 
+// parks tells whether a successor is to go on. What a unit's mounter has made is not
+// for this process to end.
+func (d *daemon) parks() bool { return d.parking.Load() || d.app.server.unit != "" }
+
 // leave takes the stores away, unless a successor is to go on with them.
 func (d *daemon) leave() error {
-	if d.parking.Load() {
+	if d.parks() {
 		return d.serving.end()
 	}
 	d.tell(d.client.Stopping())

@@ -27,8 +27,14 @@ type kept struct {
 	parking atomic.Bool
 }
 
-// options of a server that only tests set.
+// options of a server.
 type serverOptions struct {
+	// unit is the systemd unit that it is. Then the mounts are made and taken away by
+	// other processes of the unit (see mounter.go), and it needs no right to that.
+	unit string
+	// publisher is a socket at which publishers are had; "": they are children.
+	publisher string
+	// For tests.
 	uncached bool
 	recovery string
 }
@@ -41,12 +47,18 @@ func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
 	if k.client, err = keeper.Inherit(); err != nil {
 		return nil, err
 	}
+	if o.unit != "" {
+		defer k.dropIfUseless(k.client.Names(), &err)
+	}
 	if k.image, err = k.openImage(log); err != nil {
 		return nil, err
 	}
-	k.fs, err = fs.New(fs.Options{Rootless: rootless(), Image: k.image, Keep: k.client.Keep, Load: k.loader.load, Logger: log,
-		Uncached: o.uncached, Recovery: fs.Recovery(o.recovery)})
-	if err != nil {
+	opts := fs.Options{Rootless: rootless(), Image: k.image, Keep: k.client.Keep, Load: k.loader.load, Logger: log,
+		Uncached: o.uncached, Recovery: fs.Recovery(o.recovery)}
+	if o.publisher != "" {
+		opts.Publisher = fs.PublisherAt(o.publisher)
+	}
+	if k.fs, err = fs.New(opts); err != nil {
 		return nil, err
 	}
 	err = k.fs.TakeOver(k.client.Take)
@@ -54,6 +66,8 @@ func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
 	case err == nil:
 		k.serving = startServing(k.fs)
 		return k, k.endFormer()
+	case o.unit != "":
+		return nil, fail(exitFailed, "mounts", "start it with: systemctl start "+o.unit, "there are no mounts to serve: %v", err)
 	case errors.Is(err, fs.ErrOtherFormat):
 		return k, k.replace()
 	case !errors.Is(err, fs.ErrNothingKept):
@@ -90,6 +104,19 @@ func (k *kept) endFormer() error {
 		err = errors.Join(err, k.client.Drop(name))
 	}
 	return err
+}
+
+// dropIfUseless ends the connection, and lets systemd forget it, if it could not be
+// taken over, as when it is of another format. Nobody else would: who waits for an
+// answer would wait for ever, and every other start would fail like this one. The next
+// one begins anew.
+func (k *kept) dropIfUseless(names []string, failed *error) {
+	if *failed == nil {
+		return
+	}
+	for _, name := range names {
+		*failed = errors.Join(*failed, k.client.Drop(name))
+	}
 }
 
 // openImage is a predecessor's image, or a new one.

@@ -6,6 +6,8 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"os/user"
+	"strconv"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -98,20 +100,45 @@ func hangUps() (reload chan os.Signal, done func()) {
 }
 
 func (a *app) publisherCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:    "publisher",
-		Short:  "carry out changes below the directory on descriptor 3 (started by kvfs mount)",
+	var server string
+	cmd := &cobra.Command{
+		Use:   "publisher",
+		Short: "carry out changes for a server (started by kvfs mount or by systemd)",
+		Long: `The process that changes names: below the directory on descriptor 3, as a child of
+the server, or below the one that a server sends over the socket on standard input.`,
 		Hidden: true,
 		Args:   takes(0, 0, nothing),
 		RunE: func(*cobra.Command, []string) error {
-			dir := os.NewFile(3, "directory")
-			if fi, err := dir.Stat(); err != nil || !fi.IsDir() {
-				return fail(exitUsage, "usage", "this command is for kvfs mount to start", "descriptor 3 is no directory")
+			dir, err := publisherDirectory(server)
+			if err != nil {
+				return err
 			}
+			defer dir.Close()
 			if err := fs.RunPublisher(dir, a.stdin, a.stdout); err != nil {
 				return fmt.Errorf("publisher: %w", err)
 			}
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&server, "server", "", "the user whose server connects to the socket on standard input")
+	return cmd
+}
+
+func publisherDirectory(server string) (*os.File, error) {
+	if server == "" {
+		dir := os.NewFile(3, "directory")
+		if fi, err := dir.Stat(); err != nil || !fi.IsDir() {
+			return nil, fail(exitUsage, "usage", "this command is for kvfs mount to start", "descriptor 3 is no directory")
+		}
+		return dir, nil
+	}
+	u, err := user.Lookup(server)
+	if err != nil {
+		return nil, fail(exitUsage, "usage", "name the user that the server runs as", "--server: %v", err)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("the id of user %s: %w", server, err)
+	}
+	return fs.ReceiveDirectory(os.Stdin, uint32(uid))
 }

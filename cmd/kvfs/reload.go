@@ -133,8 +133,8 @@ func (d *daemon) admitStore(store string, next wanted) error {
 	if slices.Contains(visible, store) {
 		return nil
 	}
-	if rootless() {
-		return &failure{fact: fmt.Sprintf("the store %s was not there at the start: %v", store, fs.ErrFixed), hint: "restart kvfs"}
+	if d.fs.Fixed() {
+		return &failure{fact: fmt.Sprintf("the store %s was not there at the start: %v", store, fs.ErrFixed), hint: "stop kvfs and start it again"}
 	}
 	for _, at := range visible {
 		if strings.HasPrefix(at, store+"/") {
@@ -176,7 +176,7 @@ func (d *daemon) changeSettings(ctx context.Context, doc document, cfg *config.C
 			return err
 		}
 	}
-	if err := d.prepareStores(d.coming(next), next); err != nil {
+	if err := d.prepareComing(next); err != nil {
 		return err
 	}
 	d.logIgnored(cfg)

@@ -22,7 +22,7 @@ func (d *daemon) Report() status.Report {
 	d.mu.Unlock()
 	old, image := synced.Cache, d.image.Stats()
 	r := status.Report{
-		State: overall(synced), Version: version(), Started: d.began.UTC().Truncate(time.Second), Settings: absolute(d.origin.file),
+		State: overall(synced), Version: version(), Started: d.began.UTC().Truncate(time.Second), Settings: absolute(d.origin.file), Unit: d.app.server.unit,
 		Processes: status.Processes{Keeper: d.client.Keeper(), Server: os.Getpid(), Publisher: served.Publisher},
 		Mounts:    nonNil(d.fs.Mounts()), Requests: served.Requests, Panics: served.Panics, Held: status.Held{Versions: synced.Versions, Bytes: synced.Bytes},
 		Cache:        status.Cache{Versions: old.Values, Bytes: old.Bytes, Limit: old.Limit, Hits: old.Hits, Misses: old.Misses, Evictions: old.Evictions, Failures: old.Failures},

@@ -99,11 +99,18 @@ away; SIGTERM leaves them to the next server, if there is a keeper.`,
 				return err
 			}
 			o.file, o.urls, o.ambient = from.file, from.urls, from.ambient
-			return a.runServer(cmd.Context(), o)
+			served := false
+			err = a.runServer(cmd.Context(), o, func() { served = true })
+			if err != nil && !served && a.server.unit != "" {
+				a.pause(cmd.Context())
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&o.store, "store", "", "directory in place of "+config.DefaultStore)
 	a.transportFlags(cmd, &o.caFile, &o.connect)
+	cmd.Flags().StringVar(&a.server.unit, "unit", "", "the systemd unit that this is, whose mounter has made the mounts")
+	cmd.Flags().StringVar(&a.server.publisher, "publisher", "", "socket at which systemd starts publishers")
 	a.serverFlags(cmd)
 	return cmd
 }
@@ -119,8 +126,8 @@ func (a *app) serverFlags(cmd *cobra.Command) {
 	}
 }
 
-// runServer takes over from a predecessor, or begins.
-func (a *app) runServer(ctx context.Context, o origin) error {
+// runServer takes over from a predecessor, or begins. ready is called when it serves.
+func (a *app) runServer(ctx context.Context, o origin, ready func()) error {
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, syscall.SIGTERM, os.Interrupt) // before anything that takes time
 	hardenProcess(a.logger())
@@ -136,16 +143,16 @@ func (a *app) runServer(ctx context.Context, o origin) error {
 	if err != nil {
 		return err
 	}
-	began := k.serving == nil
-	err = d.serve(ctx, reload, func() {
-		if began {
+	err = d.serve(ctx, reload, func(first bool) {
+		ready()
+		if first {
 			a.printServing(d.now.cfg, d.syncer.Report())
 		}
 	})
 	switch {
 	case err != nil:
 		return err
-	case k.parking.Load():
+	case d.parks():
 		return &failure{code: keeper.Again, kind: "parked", fact: "another server goes on", said: true}
 	}
 	k.fs.Close()
@@ -166,6 +173,11 @@ func (a *app) prepare(o origin, k *kept) (*daemon, error) {
 		}
 	} else if now, err = a.want(o); err != nil {
 		return nil, err
+	}
+	if k.serving == nil {
+		if err := checkRights(now.cfg); err != nil {
+			return nil, err
+		}
 	}
 	if err := k.listen(a.socket); err != nil {
 		return nil, explainInUse(err, now.cfg)
@@ -193,9 +205,6 @@ func (a *app) want(o origin) (wanted, error) {
 	a.printProblems(o.name(), problems)
 	if cfg == nil {
 		return wanted{}, o.invalid()
-	}
-	if err := checkRights(cfg); err != nil {
-		return wanted{}, err
 	}
 	doc := document{Text: text, Since: time.Now()}
 	if err := doc.readBeside(cfg); err != nil {

@@ -174,9 +174,9 @@ func isInside(store string, all []string) bool {
 }
 
 // checkNested refuses stores inside others where they cannot be.
-func checkNested(all []string) error {
+func checkNested(all []string, rootless bool) error {
 	i := slices.IndexFunc(all, func(store string) bool { return isInside(store, all) })
-	if i < 0 || !rootless() {
+	if i < 0 || !rootless {
 		return nil
 	}
 	return &fs.MountpointError{Path: all[i], Fact: fmt.Sprintf("the store %s lies inside another one, which an ordinary user cannot have", all[i]),

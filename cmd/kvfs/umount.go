@@ -106,6 +106,9 @@ func (a *app) end(ctx context.Context, served []string) error {
 	if err != nil {
 		return err
 	}
+	if r.Unit != "" {
+		return fail(exitMount, "unit", "stop it with: systemctl stop "+r.Unit, "it is a unit of systemd, which would start it again")
+	}
 	// Opened before it is asked, when the number is certainly its own. A keeper ends
 	// after its server; systemd, which may be the keeper, does not.
 	last := r.Processes.Server
