@@ -70,6 +70,7 @@ type FS struct {
 	// fixed is set before Serve, if the stores cannot change: an ordinary user's, and
 	// those that another process has made visible and will take away.
 	fixed  bool
+	taken  bool      // TakeOver has succeeded
 	stores []string  // to be visible, outer ones before those inside
 	next   int       // number of the next connection
 	former []*former // to be taken away
@@ -217,12 +218,13 @@ func (f *FS) Serve(ctx context.Context) error {
 }
 
 // Attach starts the publishers and makes the stores visible. Serve must be
-// running. If it fails, what was made visible is taken away again.
+// running. If it fails, what was made visible is taken away again; but what was taken
+// over stays, and Publish starts the publishers that are missing.
 func (f *FS) Attach() (err error) {
 	f.publishing.Lock()
 	defer f.publishing.Unlock()
 	defer func() {
-		if err != nil {
+		if err != nil && !f.taken {
 			err = errors.Join(err, f.detach())
 		}
 	}()

@@ -166,7 +166,7 @@ func (f *FS) TakeOver(take func(name string) (fd int, ok bool)) (err error) {
 	f.opts.Rootless = l.Conns[0].At != ""
 	f.fixed = f.opts.Rootless || f.conns[0].super.mount < 0
 	f.setAttached(slices.DeleteFunc(slices.Clone(l.Stores), func(at string) bool { return !Visible(at) }))
-	f.open = true
+	f.open, f.taken = true, true
 	return nil
 }
 

@@ -46,6 +46,7 @@ over. What a dead kvfs of this unit has left is replaced.`,
 	}
 	cmd.Flags().StringVar(&o.store, "store", "", "directory in place of "+config.DefaultStore)
 	a.unitFlag(cmd)
+	a.serverFlags(cmd)
 	return cmd
 }
 
@@ -92,15 +93,16 @@ func (a *app) runMounter(ctx context.Context, o origin) error {
 		return err
 	}
 	stores := now.stores(nil)
+	unix.Umask(0o022) // of the directories that lead to the stores; the unit's is narrower
 	if err := prepareStores(a.logger(), stores, stores, a.ownFiles(o, now.cfg)); err != nil {
 		return err
 	}
-	return explainLeaving(leaveMounts(ctx, a.logger(), a.server.unit, client, stores))
+	return explainLeaving(leaveMounts(ctx, a.logger(), a.server, client, stores))
 }
 
 // leaveMounts shows empty stores and has everything kept that a server needs for going
 // on with them.
-func leaveMounts(ctx context.Context, log *slog.Logger, unit string, client *keeper.Client, stores []string) error {
+func leaveMounts(ctx context.Context, log *slog.Logger, o serverOptions, client *keeper.Client, stores []string) error {
 	// What is kept under a name would stay beside it.
 	keep := func(name string, fd int) error {
 		if err := client.Drop(name); err != nil {
@@ -112,7 +114,7 @@ func leaveMounts(ctx context.Context, log *slog.Logger, unit string, client *kee
 	if err != nil {
 		return err
 	}
-	f, err := fs.New(fs.Options{Source: unit, Image: kept, Keep: keep, Logger: log})
+	f, err := fs.New(fs.Options{Source: o.unit, Image: kept, Keep: keep, Logger: log, Uncached: o.uncached})
 	if err != nil {
 		return err
 	}
