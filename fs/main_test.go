@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -25,6 +26,21 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "publisher" {
 		if err := RunPublisher(os.NewFile(3, "dir"), os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) == 3 && os.Args[1] == "publish-for" {
+		uid, err := strconv.Atoi(os.Args[2])
+		var dir *os.File
+		if err == nil {
+			dir, err = ReceiveDirectory(os.Stdin, uint32(uid))
+		}
+		if err == nil {
+			err = RunPublisher(dir, os.Stdin, os.Stdout)
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

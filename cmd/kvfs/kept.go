@@ -66,12 +66,12 @@ func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
 	case err == nil:
 		k.serving = startServing(k.fs)
 		return k, k.endFormer()
-	case o.unit != "":
-		return nil, fail(exitFailed, "mounts", "start it with: systemctl start "+o.unit, "there are no mounts to serve: %v", err)
-	case errors.Is(err, fs.ErrOtherFormat):
+	case errors.Is(err, fs.ErrOtherFormat) && o.unit == "": // which may mount
 		return k, k.replace()
 	case !errors.Is(err, fs.ErrNothingKept):
 		return nil, err
+	case o.unit != "":
+		return nil, fail(exitFailed, "mounts", "start it with: systemctl start "+o.unit, "there are no mounts to serve: %v", err)
 	}
 	// What is left of a connection that has ended is of no use.
 	for _, name := range k.client.Names() {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,6 +94,12 @@ func (a *app) runMounter(ctx context.Context, o origin) error {
 		return err
 	}
 	stores := now.stores(nil)
+	if i := slices.IndexFunc(stores, func(at string) bool { return isInside(at, stores) }); i >= 0 {
+		// systemd makes the server's view of the file system before there is a server, and
+		// would wait for an answer to every path that leads through a store.
+		return &fs.MountpointError{Path: stores[i], Fact: fmt.Sprintf("the store %s lies inside another one, which a service cannot have", stores[i]),
+			Hint: "choose directories of which none contains another"}
+	}
 	unix.Umask(0o022) // of the directories that lead to the stores; the unit's is narrower
 	if err := prepareStores(a.logger(), stores, stores, a.ownFiles(o, now.cfg)); err != nil {
 		return err
