@@ -25,6 +25,8 @@ need incrond incron
 need entr entr
 need etcd etcd-server
 need prometheus-node-exporter prometheus-node-exporter
+need systemd-analyze systemd
+need nsenter util-linux
 # Debian has the server in no path.
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 

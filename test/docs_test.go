@@ -29,7 +29,7 @@ type fence struct {
 func (f fence) String() string { return fmt.Sprintf("%s:%d", f.file, f.line) }
 
 // documents are the files whose examples are tested.
-func documents(t *testing.T) []string {
+func documents(t testing.TB) []string {
 	t.Helper()
 	files, err := filepath.Glob("../docs/*.md")
 	if err != nil || len(files) == 0 {
@@ -39,7 +39,7 @@ func documents(t *testing.T) []string {
 }
 
 // fences of all documents, those that end; of all kinds if the kind is "".
-func fences(t *testing.T, kinds ...string) (found []fence) {
+func fences(t testing.TB, kinds ...string) (found []fence) {
 	t.Helper()
 	for _, file := range documents(t) {
 		var open *fence
