@@ -19,6 +19,7 @@ import (
 
 	"kvfs/config"
 	"kvfs/emulator"
+	"kvfs/status"
 )
 
 const unitName = "kvfs.service"
@@ -554,6 +555,17 @@ func TestServiceReloads(t *testing.T) {
 	s.m.must("systemctl", "stop", unitName)
 	s.m.must("systemctl", "start", unitName)
 	readFile(t, s.m.path("/etc/tls/site"))
+
+	// The place of one that is left stays, empty.
+	s.configureService(func(d document) {
+		d["kvfs"].(map[string]any)["removalGraceInS"] = 0
+		d.secrets()["observedCertificates"] = []any{}
+	})
+	s.must("refresh", "--settings")
+	s.until("the store is empty", func() bool { entries, err := os.ReadDir(s.m.path("/etc/tls")); return err == nil && len(entries) == 0 })
+	if r := s.report(); r.State != status.Ready || len(r.Mounts) != 2 {
+		t.Errorf("without any certificate: %s, mounts %v, %+v", r.State, r.Mounts, r.Error)
+	}
 	s.m.must("systemctl", "stop", unitName)
 	s.configureService(func(d document) {
 		inner := map[string]any{"url": d.entry("www")["url"], "certificateStoreLocation": config.DefaultStore + "/inner"}
@@ -586,13 +598,13 @@ func TestServiceHasNoRights(t *testing.T) {
 			t.Errorf("%s: exposure %s\n%s", unit, m[1], out)
 		}
 		t.Logf("%s: exposure %s", unit, m[1])
-		status := string(readFile(t, s.m.path(fmt.Sprintf("/proc/%d/status", pid))))
+		rights := string(readFile(t, s.m.path(fmt.Sprintf("/proc/%d/status", pid))))
 		for _, want := range []string{"CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
-			if !strings.Contains(status, want+"\n") {
-				t.Errorf("%s: %q is not in\n%s", unit, want, status)
+			if !strings.Contains(rights, want+"\n") {
+				t.Errorf("%s: %q is not in\n%s", unit, want, rights)
 			}
 		}
-		if root := strings.Contains(status, "Uid:\t0\t"); root != (unit != unitName) {
+		if root := strings.Contains(rights, "Uid:\t0\t"); root != (unit != unitName) {
 			t.Errorf("%s: runs as root: %t", unit, root)
 		}
 	}

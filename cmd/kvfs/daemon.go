@@ -94,6 +94,16 @@ func (d *daemon) coming(next wanted) []string {
 	return slices.DeleteFunc(next.stores(nil), func(at string) bool { return slices.Contains(visible, at) })
 }
 
+// stores that are to be visible. Where they cannot change, one that nothing is in any
+// more stays.
+func (d *daemon) stores(w wanted) []string {
+	visible := d.fs.Mounts()
+	if d.fs.Fixed() {
+		return union(w.stores(visible), visible)
+	}
+	return w.stores(visible)
+}
+
 func union(a, b []string) []string {
 	all := slices.Concat(a, b)
 	slices.Sort(all)
@@ -246,7 +256,7 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, ready func
 	d.shown.Store(true)
 	d.tell(d.client.Ready())
 	ready(first)
-	if !sameSet(d.fs.Mounts(), d.wanted().stores(d.fs.Mounts())) {
+	if !sameSet(d.fs.Mounts(), d.stores(d.wanted())) {
 		_ = d.settle(ctx) // it has said what is wrong, and is tried again
 	}
 	for {

@@ -155,7 +155,7 @@ func (d *daemon) rehearse(next wanted) config.Problems {
 		return config.Problems{{Severity: config.Error, Line: 1, Column: 1, Fact: fact, Hint: hint}}
 	}
 	spec, _ := next.spec(acl.Lookup{})
-	spec.Stores = next.stores(d.fs.Mounts())
+	spec.Stores = d.stores(next)
 	snapshot, err := d.syncer.Rehearse(spec)
 	var clash *tree.Clash
 	if errors.As(err, &clash) {
@@ -217,7 +217,7 @@ const settlePause = 10 * time.Second
 // What fails is tried again.
 func (d *daemon) settle(ctx context.Context) error {
 	w, before := d.wanted(), d.fs.Mounts()
-	after := w.stores(before)
+	after := d.stores(w)
 	err := d.syncer.Change(ctx, d.settings(w, append(slices.Clone(before), after...)))
 	if err == nil && !sameSet(before, after) {
 		if err = d.fs.Show(after); err == nil {
