@@ -36,6 +36,10 @@
 // carried out and not answered comes again, and is answered without being carried out
 // again.
 //
+// Who mounts need not be who serves: with Leave in place of Attach a process with the
+// right to mount ends and another one, without it, takes over (TakeOver). That gets its
+// publisher at a socket (PublisherAt), whose side of it is ReceiveDirectory.
+//
 // An ordinary user has no bind mounts: fusermount3 makes one mount for each
 // store, writable by its mode and read-only by our answers, and the publisher
 // works through it.
