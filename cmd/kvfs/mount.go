@@ -38,11 +38,9 @@ who can read.`,
   kvfs mount https://contoso-web.vault.azure.net/secrets/www --store ~/certs`,
 		Args: takes(1, math.MaxInt, "a settings document or URLs"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			from, err := fromArgs(args)
-			if err != nil {
+			if err := o.take(args); err != nil {
 				return err
 			}
-			o.file, o.urls, o.ambient = from.file, from.urls, from.ambient
 			if o.file != "" && (o.caFile != "" || o.connect != nil) {
 				return fail(exitUsage, "usage", "write it into kvfs.transport of the settings", "--ca-file and --connect go with URLs")
 			}

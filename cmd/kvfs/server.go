@@ -94,13 +94,11 @@ away; SIGTERM leaves them to the next server, if there is a keeper.`,
 		Hidden: true,
 		Args:   takes(1, math.MaxInt, "a settings document or URLs"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			from, err := fromArgs(args)
-			if err != nil {
+			if err := o.take(args); err != nil {
 				return err
 			}
-			o.file, o.urls, o.ambient = from.file, from.urls, from.ambient
 			served := false
-			err = a.runServer(cmd.Context(), o, func() { served = true })
+			err := a.runServer(cmd.Context(), o, func() { served = true })
 			if err != nil && !served && a.server.unit != "" {
 				a.pause(cmd.Context())
 			}

@@ -53,6 +53,16 @@ func fromArgs(args []string) (origin, error) {
 	return origin{}, fail(exitUsage, "usage", "give one settings file, or any number of secret URLs", "%d arguments, %d of them URLs", len(args), urls)
 }
 
+// take makes arguments the origin; what flags have said stays.
+func (o *origin) take(args []string) error {
+	from, err := fromArgs(args)
+	if err != nil {
+		return err
+	}
+	o.file, o.urls, o.ambient = from.file, from.urls, from.ambient
+	return nil
+}
+
 // name of the origin for messages.
 func (o origin) name() string {
 	switch o.file {
