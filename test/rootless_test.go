@@ -69,6 +69,16 @@ func TestOrdinaryUserMountsThroughFusermount(t *testing.T) {
 	if out, err := write.CombinedOutput(); err == nil || !strings.Contains(string(out), "Read-only file system") {
 		t.Errorf("writing: %v %s", err, out)
 	}
+	was, _ = read(as)
+	pid := s.kill(syscall.SIGKILL)
+	if now, err := read(as); err != nil || now != was {
+		t.Errorf("when the server was killed: %v, changed %t", err, now != was)
+	}
+	s.another(pid)
+	s.rotateAs(as)
+	if now, err := read(as); err != nil || now == was {
+		t.Errorf("after the next renewal: %v, changed %t", err, now != was)
+	}
 	s.end(syscall.SIGTERM)
 }
 
