@@ -53,6 +53,9 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	// A program with the race detector sleeps for a second at its end, for goroutines
+	// that are not there.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	os.Exit(m.Run())
 }
 

@@ -171,7 +171,7 @@ func TestFailuresInARowEndInTheLastGasp(t *testing.T) {
 func TestLastGaspHasATimeLimit(t *testing.T) {
 	keep(t, Options{Command: script(t, "exit:0")}, nil).wantAllClosed() // the runtime opens some for itself
 	before := descriptors()
-	g := keep(t, Options{Command: script(t, "kill"), LastGasp: script(t, "say:gasp hang"), Tries: 1}, func(k *Keeper) { k.patience.gasp = 300 * time.Millisecond })
+	g := keep(t, Options{Command: script(t, "kill"), LastGasp: script(t, "say:gasp hang"), Tries: 1}, func(k *Keeper) { k.patience.gasp = 3 * time.Second })
 	g.want("gasp")
 	g.wantResult(1, "a row")
 	g.wantAllClosed()
