@@ -50,11 +50,13 @@ func TestSoak(t *testing.T) {
 	if all.Failed+all.Broken > 0 {
 		t.Error(all.Errors)
 	}
-	third := len(samples) / 3
-	early, late := most(samples[:third]), most(samples[len(samples)-third:])
-	for name, was := range early {
-		if is := late[name]; is > was+was/4+2 {
-			t.Errorf("%s: at most %d in the last third, and %d in the first", name, is, was)
+	// What is kept of files that have lost their names, for who has them open, fills up
+	// first.
+	sixth := len(samples) / 6
+	before, last := most(samples[len(samples)-2*sixth:len(samples)-sixth]), most(samples[len(samples)-sixth:])
+	for name, was := range before {
+		if is := last[name]; is > was+was/10+2 {
+			t.Errorf("%s: at most %d in the last sixth, and %d in the one before", name, is, was)
 		}
 	}
 }
