@@ -260,7 +260,7 @@ func TestBytesUnderANodeNeverChange(t *testing.T) {
 }
 
 func TestRemovedFilesAreForgottenOldestFirst(t *testing.T) {
-	r := newRetired(10)
+	r := newRetired(2*(4+nodeCost) + 1)
 	for id := tree.ID(2); id < 6; id++ {
 		r.add(&tree.Node{ID: id, Kind: tree.File, Content: make([]byte, 4)})
 	}
@@ -269,8 +269,8 @@ func TestRemovedFilesAreForgottenOldestFirst(t *testing.T) {
 			t.Errorf("node %d is there: %t", id, ok)
 		}
 	}
-	if r.bytes != 8 {
-		t.Errorf("%d bytes counted, want 8", r.bytes)
+	if r.bytes != 2*(4+nodeCost) {
+		t.Errorf("%d bytes counted, want %d", r.bytes, 2*(4+nodeCost))
 	}
 }
 

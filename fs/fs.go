@@ -30,7 +30,7 @@ type Options struct {
 	// argument "publisher".
 	Publisher Publisher
 	// Retired is how many bytes of files that lost their names are kept for those
-	// who still have them open; default 4 MiB.
+	// who still have them open, each counted with 512 more; default 4 MiB.
 	Retired int
 	// Load gets the content of a node that is Away. Its error decides the reader's:
 	// context.DeadlineExceeded is ETIMEDOUT, os.ErrPermission EACCES, any other EIO.

@@ -237,13 +237,19 @@ type retired struct {
 
 func newRetired(limit int) *retired {
 	r := &retired{limit: limit}
-	lru, err := simplelru.NewLRU(1<<20, func(_ tree.ID, n *tree.Node) { r.bytes -= len(n.Content) })
+	lru, err := simplelru.NewLRU(1<<20, func(_ tree.ID, n *tree.Node) { r.bytes -= cost(n) })
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
 	r.lru = lru
 	return r
 }
+
+// nodeCost is what a file costs beside its content, which may not even be here: its
+// node, and its records in the image.
+const nodeCost = 512
+
+func cost(n *tree.Node) int { return len(n.Content) + nodeCost }
 
 // add keeps a file; dropped are those that had to go for it.
 func (r *retired) add(n *tree.Node) (dropped []*tree.Node) {
@@ -254,7 +260,7 @@ func (r *retired) add(n *tree.Node) (dropped []*tree.Node) {
 		r.lru.Remove(n.ID)
 	}
 	r.lru.Add(n.ID, n)
-	r.bytes += len(n.Content)
+	r.bytes += cost(n)
 	for r.bytes > r.limit {
 		_, old, _ := r.lru.RemoveOldest()
 		dropped = append(dropped, old)
