@@ -55,7 +55,7 @@ func (s *site) inodes(part string) map[string]uint64 {
 func TestChangedSettingsAreAppliedAsADifference(t *testing.T) {
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"}, emulator.Profile{Name: "old"}, emulator.Profile{Name: "new"})
-	const grace = 3
+	const grace = 6
 	who := func(id int) []any { return []any{map[string]any{"user": id}} }
 	s.configure(func(d document) {
 		d.entry("api")["acls"], d.entry("www")["acls"] = who(admitted), who(admitted)
