@@ -121,7 +121,7 @@ func New(opts Options) (*FS, error) {
 	}
 	if opts.Image == nil {
 		var err error
-		if opts.Image, err = image.New(image.Options{Logger: opts.Logger}); err != nil {
+		if opts.Image, err = image.New(image.Options{}); err != nil {
 			return nil, err
 		}
 	}
@@ -497,8 +497,8 @@ func (f *FS) stopPublisher(c *conn) {
 	}
 }
 
-// Detach takes the stores away, unless another process has made them visible. Who has a file open may read on until Serve
-// ends. Serve must still be running.
+// Detach takes the stores away, unless another process has made them visible. Who has
+// a file open may read on until Serve ends. Serve must still be running.
 func (f *FS) Detach() error {
 	f.publishing.Lock()
 	defer f.publishing.Unlock()

@@ -55,6 +55,9 @@ type shared struct {
 	init     [1024]byte             // the kernel's INIT request
 }
 
+// What is shared ends before the slots begin.
+var _ [slotsAt - unsafe.Sizeof(shared{})]byte
+
 // newJournal makes one.
 func newJournal() (*journal, error) {
 	fd, err := unix.MemfdCreate("kvfs-journal", unix.MFD_CLOEXEC)

@@ -209,6 +209,9 @@ func (f *FS) takeConn(l connLayout, take func(string) (int, bool)) error {
 		}
 		f.log.Warn("taking over is not possible; the stores are mounted anew", "err", err)
 		f.former = append(f.former, &former{n: l.N, dev: c.super.dev, dir: c.super.dir})
+		if c.super.mount >= 0 {
+			unix.Close(c.super.mount)
+		}
 		return nil
 	}
 	// Its last request may still come, and it is no publisher of ours.

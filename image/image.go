@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"iter"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -45,9 +44,8 @@ var ErrFull = errors.New("the image is full")
 type Options struct {
 	// Keep is called when the image has a new descriptor, which whoever keeps it has
 	// to have when it returns, and Drop with the name of one that is of no use any more.
-	Keep   func(name string, fd int) error
-	Drop   func(name string) error
-	Logger *slog.Logger // default: nothing is logged
+	Keep func(name string, fd int) error
+	Drop func(name string) error
 }
 
 // Image is a set of records. Its methods may be called from any goroutine.
@@ -76,9 +74,6 @@ const Prefix = "image."
 // New makes an empty image.
 func New(opts Options) (*Image, error) {
 	i := &Image{opts: opts, at: map[string]span{}}
-	if i.opts.Logger == nil {
-		i.opts.Logger = slog.New(slog.DiscardHandler)
-	}
 	return i, i.move(0)
 }
 
@@ -89,9 +84,6 @@ func Open(fds map[string]int, opts Options) (*Image, error) {
 		return nil, errors.New("no image was kept")
 	}
 	i := &Image{opts: opts, at: map[string]span{}}
-	if i.opts.Logger == nil {
-		i.opts.Logger = slog.New(slog.DiscardHandler)
-	}
 	var newest string
 	for name := range fds {
 		var n int

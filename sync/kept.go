@@ -172,6 +172,9 @@ const recallSpread = 10 * time.Second
 
 // cached keeps what the cache holds. It is called by the cache.
 func (s *Syncer) cached(key string, v *tree.Version, held bool) {
+	if held && s.recalling {
+		return // it comes from there
+	}
 	change := image.Change{Key: keyCached + key}
 	if held {
 		var err error
@@ -199,11 +202,17 @@ func (s *Syncer) recallAll() {
 	for key := range s.opts.Image.All(keyCertificate) {
 		s.kept[strings.TrimPrefix(key, keyCertificate)] = last{}
 	}
+	s.recalling = true
+	defer func() { s.recalling = false }()
 	for key, b := range s.opts.Image.All(keyCached) {
 		v, err := tree.DecodeWhole(b)
 		if err == nil {
-			s.cache.Put(strings.TrimPrefix(key, keyCached), v)
-			continue
+			held := strings.TrimPrefix(key, keyCached)
+			s.cache.Put(held, v)
+			if _, ok := s.cache.Peek(held); ok {
+				continue
+			}
+			err = errors.New("there is no room for it any more")
 		}
 		s.log.Warn("an older version is not held any more", "err", err)
 		if err := s.opts.Image.Put(image.Change{Key: key}); err != nil {

@@ -111,6 +111,7 @@ type Syncer struct {
 	publishAt  time.Time       // not before this
 	turnAt     time.Time       // when something is to be published by itself; zero: never
 	kept       map[string]last // what the image has of certificates, by key
+	recalling  bool            // the cache is being filled with what the image has; in New alone
 }
 
 // changePatience is how long changed settings wait for certificates that they

@@ -45,9 +45,10 @@ func (c Change) Node() *Node {
 	return c.Old
 }
 
-// Diff is the ordered plan that leads from one snapshot to another: what is held
-// of files that stay, directories and new files, access lists, links, replaced files (the mark of completion
-// among them), and removals last, links before files before directories.
+// Diff is the ordered plan that leads from one snapshot to another: what is held of
+// files that stay, directories and new files, access lists, links, replaced files (the
+// mark of completion among them), and removals last, links before files before
+// directories.
 // Nothing is in it for what is the same in both; equal snapshots give nil.
 func Diff(from, to *Snapshot) []Change {
 	var plan []Change

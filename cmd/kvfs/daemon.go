@@ -204,8 +204,9 @@ func (d *daemon) reportUnknown(entries []tree.Entry, unknown [][]acl.Unknown) {
 	d.unknown = now
 }
 
-// serve does everything until ctx ends. ready is called when the stores are
-// visible, and is told whether nobody has shown anything in them before; every value of hangUps asks to read the settings again and to poll.
+// serve does everything until ctx ends. ready is called when the stores are visible,
+// and is told whether nobody has shown anything in them before; every value of hangUps
+// asks to read the settings again and to poll.
 //
 // Things start in the order poll, connection, stores, and end in the reverse
 // order. The kernel is answered from before the first store appears until after

@@ -50,7 +50,7 @@ func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
 	if o.unit != "" {
 		defer k.dropIfUseless(k.client.Names(), &err)
 	}
-	if k.image, err = k.openImage(log); err != nil {
+	if k.image, err = k.openImage(); err != nil {
 		return nil, err
 	}
 	opts := fs.Options{Rootless: rootless(), Image: k.image, Keep: k.client.Keep, Load: k.loader.load, Logger: log,
@@ -120,8 +120,8 @@ func (k *kept) dropIfUseless(names []string, failed *error) {
 }
 
 // openImage is a predecessor's image, or a new one.
-func (k *kept) openImage(log *slog.Logger) (*image.Image, error) {
-	o := image.Options{Keep: k.client.Keep, Drop: k.client.Drop, Logger: log}
+func (k *kept) openImage() (*image.Image, error) {
+	o := image.Options{Keep: k.client.Keep, Drop: k.client.Drop}
 	fds := map[string]int{}
 	for _, name := range k.client.Names() {
 		if strings.HasPrefix(name, image.Prefix) {

@@ -117,7 +117,7 @@ func leaveMounts(ctx context.Context, log *slog.Logger, o serverOptions, client 
 		}
 		return client.Keep(name, fd)
 	}
-	kept, err := image.New(image.Options{Keep: keep, Drop: client.Drop, Logger: log})
+	kept, err := image.New(image.Options{Keep: keep, Drop: client.Drop})
 	if err != nil {
 		return err
 	}

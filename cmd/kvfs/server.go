@@ -180,6 +180,7 @@ func (a *app) prepare(o origin, k *kept) (*daemon, error) {
 	if err := k.listen(a.socket); err != nil {
 		return nil, explainInUse(err, now.cfg)
 	}
+	k.client.CloseRest() // what is of use was taken
 	d, err := newDaemon(a, o, k, now)
 	if err != nil {
 		if k.serving == nil {
@@ -225,8 +226,8 @@ func explainInUse(err error, cfg *config.Config) error {
 	return err
 }
 
-// untilTold ends ctx when SIGINT was told, and at SIGTERM, which leaves everything to a successor
-// if there is a keeper to start one. A second signal kills.
+// untilTold ends ctx when SIGINT was told, and at SIGTERM, which leaves everything to a
+// successor if there is a keeper to start one. A second signal kills.
 func (k *kept) untilTold(parent context.Context, told chan os.Signal) (ctx context.Context, done func()) {
 	signal.Ignore(syscall.SIGPIPE) // see untilSignal
 	ctx, cancel := context.WithCancel(parent)
