@@ -12,7 +12,7 @@ import (
 type FaultKind string
 
 // The faults of the data plane. Those that say "value" act on the GET of a
-// secret alone, the others on listings too.
+// secret alone, the others on listings too, and ListRefused on nothing else.
 const (
 	ForbiddenRBAC       FaultKind = "forbidden-rbac"       // 403 ForbiddenByRbac: no role assignment
 	ForbiddenPolicy     FaultKind = "forbidden-policy"     // 403 AccessDenied: no access policy
@@ -22,6 +22,7 @@ const (
 	NotFound            FaultKind = "not-found"            // value: 404 SecretNotFound
 	Garbage             FaultKind = "garbage"              // value: 200, but it is no certificate
 	TokenExpired        FaultKind = "token-expired"        // 401 with a challenge though the token is good
+	ListRefused         FaultKind = "list-refused"         // 403 AccessDenied to listings alone: get is allowed, list is not
 )
 
 // The faults of the data plane that all other places know as well.
@@ -66,7 +67,7 @@ const (
 
 var (
 	valueFaults    = []FaultKind{Disabled, NotFound, Garbage}
-	vaultFaults    = []FaultKind{ForbiddenRBAC, ForbiddenPolicy, ForbiddenFirewall, ForbiddenConnection, TokenExpired}
+	vaultFaults    = []FaultKind{ForbiddenRBAC, ForbiddenPolicy, ForbiddenFirewall, ForbiddenConnection, TokenExpired, ListRefused}
 	sharedFaults   = []FaultKind{Throttled, ServerError, Unavailable, Slow, Hang, HalfOpen, Drop}
 	identityFaults = []FaultKind{IdentityNotFound, IdentityMultiple, IdentityGone, IdentityThrottled}
 	arcFaults      = []FaultKind{
@@ -124,7 +125,12 @@ func (f Fault) normal() Fault {
 
 // actsOn tells whether this kind of fault can happen to a request for a value,
 // or to another request.
-func (k FaultKind) actsOn(value bool) bool { return value || !slices.Contains(valueFaults, k) }
+func (k FaultKind) actsOn(value bool) bool {
+	if k == ListRefused {
+		return !value
+	}
+	return value || !slices.Contains(valueFaults, k)
+}
 
 // faults is the set of active faults, one for each pair of vault and name.
 type faults struct {

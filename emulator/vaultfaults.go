@@ -25,7 +25,7 @@ func (c call) faulted(f Fault, op operation) (a answer, decided bool) {
 		a = fail(http.StatusInternalServerError, "InternalServerError", "", "An internal server error occurred.")
 	case Unavailable:
 		a = fail(http.StatusServiceUnavailable, "ServiceUnavailable", "", "The service is temporarily unavailable.")
-	case ForbiddenRBAC, ForbiddenPolicy, ForbiddenFirewall, ForbiddenConnection:
+	case ForbiddenRBAC, ForbiddenPolicy, ListRefused, ForbiddenFirewall, ForbiddenConnection:
 		a = c.forbidden(f.Kind, op)
 	default:
 		a = fail(http.StatusInternalServerError, "EmulatorFault", "", "bad fault: "+complaint(f))
@@ -58,7 +58,7 @@ func (c call) forbidden(kind FaultKind, op operation) answer {
 		"",
 	}
 	switch kind {
-	case ForbiddenPolicy:
+	case ForbiddenPolicy, ListRefused:
 		inner, lines = "AccessDenied", []string{"The user, group or application '" + c.caller.caller() + "' does not have secrets " + op.permission() +
 			" permission on key vault '" + vault + "'. For help resolving this issue, please see https://go.microsoft.com/fwlink/?linkid=2125287"}
 	case ForbiddenFirewall:

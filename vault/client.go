@@ -100,11 +100,14 @@ func New(o Options) (*Client, error) {
 // not repeated whatever the answer. The error is always an *[Error].
 func (c *Client) Get(ctx context.Context, id Identity, ref Ref) (secret *Secret, err error) {
 	err = c.call(ctx, question{id: id, ref: ref}, func(ctx context.Context, sdk *azsecrets.Client) error {
-		answer, err := sdk.GetSecret(ctx, ref.Name(), ref.Version(), nil)
+		var raw *http.Response
+		answer, err := sdk.GetSecret(policy.WithCaptureResponse(ctx, &raw), ref.Name(), ref.Version(), nil)
 		if err != nil {
 			return err
 		}
-		secret, err = secretFrom(ref, answer.Secret)
+		if secret, err = secretFrom(ref, answer.Secret); err == nil {
+			secret.Answered = answeredAt(raw)
+		}
 		return err
 	})
 	if err != nil {
@@ -121,6 +124,7 @@ type question struct {
 	id   Identity
 	ref  Ref
 	list bool   // the versions, not the value
+	all  bool   // with list: the secrets of the vault, not the versions of one
 	way  string // host:port that Options.Connect leads to, "" if the vault is reached by its name
 }
 

@@ -119,14 +119,17 @@ func (e *Error) explainForbidden(q question) {
 	if q.list {
 		action, permission = "list the versions of", "get list"
 	}
-	vault := q.ref.Vault()
+	vault, what := q.ref.Vault(), secretOf(q.ref)
+	if q.all {
+		action, what = "list", "the secrets of "+vault
+	}
 	switch e.Inner {
 	case "ForbiddenByRbac":
-		e.say(KindForbidden, fmt.Sprintf("the identity may not %s %s", action, secretOf(q.ref)), fmt.Sprintf(
+		e.say(KindForbidden, fmt.Sprintf("the identity may not %s %s", action, what), fmt.Sprintf(
 			`grant it the role "Key Vault Secrets User" on the vault: az role assignment create --role "Key Vault Secrets User" --assignee %s --scope "$(az keyvault show --name %s --query id --output tsv)"; new assignments take up to 10 minutes`,
 			e.caller(q.id), vault))
 	case "AccessDenied":
-		e.say(KindForbidden, fmt.Sprintf("no access policy lets the identity %s %s", action, secretOf(q.ref)), fmt.Sprintf(
+		e.say(KindForbidden, fmt.Sprintf("no access policy lets the identity %s %s", action, what), fmt.Sprintf(
 			"add one: az keyvault set-policy --name %s --object-id %s --secret-permissions %s", vault, e.caller(Identity{ObjectID: q.id.ObjectID}), permission))
 	case "SecretDisabled":
 		e.say(KindDisabled, secretOf(q.ref)+" is disabled", enableHint(q.ref))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
@@ -20,6 +21,8 @@ type Secret struct {
 	Created     time.Time // zero if absent, as are the others; resolution one second
 	NotBefore   time.Time // informational: the vault serves the secret before it too
 	Expires     time.Time // informational: the vault serves the secret after it too
+	Updated     time.Time // when its attributes were changed last; a new version has a new time
+	Answered    time.Time // by the vault's clock; zero if it did not say
 	Managed     bool      // belongs to a certificate object
 }
 
@@ -101,7 +104,27 @@ func secretFrom(ref Ref, answer azsecrets.Secret) (*Secret, error) {
 		NotBefore:   info.NotBefore,
 		Expires:     info.Expires,
 		Managed:     valueOf(answer.Managed),
+		Updated:     updatedOf(answer.Attributes),
 	}, nil
+}
+
+func updatedOf(a *azsecrets.SecretAttributes) time.Time {
+	if a == nil {
+		return time.Time{}
+	}
+	return valueOf(a.Updated)
+}
+
+// answeredAt is the vault's time in an answer.
+func answeredAt(answer *http.Response) time.Time {
+	if answer == nil {
+		return time.Time{}
+	}
+	at, err := http.ParseTime(answer.Header.Get("Date"))
+	if err != nil {
+		return time.Time{}
+	}
+	return at
 }
 
 // answeredVersion returns the version that the vault says it served. A pinned Ref stands in for an answer without id,

@@ -44,7 +44,7 @@ func listVersions(ctx context.Context, sdk *azsecrets.Client, ref Ref) ([]Versio
 		if err != nil {
 			return nil, err
 		}
-		if err := checkNextLink(ref, page.NextLink); err != nil {
+		if err := checkNextLink(ref, "the versions of "+secretOf(ref), page.NextLink); err != nil {
 			return nil, err
 		}
 		if len(versions)+len(page.Value) > maxVersions {
@@ -64,19 +64,19 @@ func listVersions(ctx context.Context, sdk *azsecrets.Client, ref Ref) ([]Versio
 }
 
 // checkNextLink refuses a link that leads away from the vault: the SDK would follow it anywhere, token in hand.
-func checkNextLink(ref Ref, link *string) error {
+func checkNextLink(ref Ref, list string, link *string) error {
 	if link == nil || *link == "" {
 		return nil
 	}
 	u, err := url.Parse(*link)
 	if err != nil {
-		return senseless(ref, "the versions of %s have a next link that is not a URL", secretOf(ref))
+		return senseless(ref, "%s have a next link that is not a URL", list)
 	}
 	if u.Scheme == "" && u.Host == "" {
 		return nil // the SDK joins it to the vault's URL
 	}
 	if !isVaultURL(ref, u) {
-		return senseless(ref, "the versions of %s go on at another host, %s", secretOf(ref), quoted(u.Host))
+		return senseless(ref, "%s go on at another host, %s", list, quoted(u.Host))
 	}
 	return nil
 }
