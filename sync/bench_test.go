@@ -24,6 +24,10 @@ func (oneSecret) Versions(context.Context, vault.Identity, vault.Ref) ([]vault.V
 	return nil, nil
 }
 
+func (oneSecret) List(context.Context, vault.Identity, vault.Ref, int, func(vault.Listed)) (int, bool, error) {
+	return 0, true, nil
+}
+
 // BenchmarkMemory says what a certificate costs in memory, served under the default
 // names and under all, beside the bytes of its combined file, which are the least
 // that there can be.
@@ -97,6 +101,10 @@ func (v manyVersions) Versions(context.Context, vault.Identity, vault.Ref) (list
 		list = append(list, vault.VersionInfo{Version: version(n), Enabled: true, Created: v.secret.Created})
 	}
 	return list, nil
+}
+
+func (manyVersions) List(context.Context, vault.Identity, vault.Ref, int, func(vault.Listed)) (int, bool, error) {
+	return 0, true, nil
 }
 
 // BenchmarkOldVersions says what the old versions of a certificate cost in memory: the

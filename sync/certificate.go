@@ -6,8 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"slices"
+	"strings"
 	"time"
 
 	"kvfs/certs"
@@ -30,6 +30,11 @@ func (s Source) Key() string {
 // certificate is what is known of a source.
 type certificate struct {
 	source Source
+	host   string // of the vault
+	lane   string // the vault and who asks
+	// jitter is its place, and laneJitter that of its lane, within what is spread.
+	jitter, laneJitter float64
+
 	policy Policy
 	// versions are newest first. The one that readers are led to, all newer ones and
 	// the one that was published last have their bytes in memory; those of the others,
@@ -44,6 +49,8 @@ type certificate struct {
 	fetched  time.Time // when the try began that brought the newest
 
 	lastAttempt, lastSuccess, next time.Time
+	settled                        bool // see history
+	held                           bool // next is when its breaker lets somebody through
 	failures                       int
 	err                            error
 	wanted                         bool // to be tried now, whatever the schedule says
@@ -55,10 +62,19 @@ type certificate struct {
 	badErr  error
 	keyless error // why the newest version has no key
 
+	mark   mark      // of the last read, to find it again in a listing
+	readAt time.Time // when that was; zero: a listing cannot tell what it has found from something newer
+
 	disabled bool          // the vault has said so, and nothing else since
 	latest   certs.Version // that the vault has given last
 
 	older
+}
+
+func (s *Syncer) newCertificate(src Source) *certificate {
+	host := strings.ToLower(src.Ref.Host())
+	lane := host + " " + src.Identity.Key()
+	return &certificate{source: src, host: host, lane: lane, jitter: jitterOf(s.opts.Seed, src.Key()), laneJitter: jitterOf(s.opts.Seed, lane)}
 }
 
 // digest of a value with its content type.
@@ -95,6 +111,7 @@ type outcome struct {
 	warnings []string      // about version
 	err      error         // beside a version: what is missing in it
 	again    bool          // the same value may be good at another time
+	shared   bool          // it was another certificate that was tried
 }
 
 // try fetches a certificate and reads it if its version is new.
@@ -164,33 +181,35 @@ func (a attempt) haveKey() bool {
 }
 
 // record takes an outcome in and tells whether there is something to publish.
-func (c *certificate) record(o outcome, now time.Time, interval time.Duration, keep int) (changed bool) {
-	c.lastAttempt, c.err = o.started, o.err
+func (c *certificate) record(o outcome, now time.Time, keep int) (changed bool) {
+	c.lastAttempt, c.err, c.held = o.started, o.err, false
 	if o.secret != nil {
 		c.latest = certs.Version(o.secret.Version)
+		c.read(o.secret, now)
 	}
-	var retryAfter time.Duration
-	if o.err != nil && o.version == nil {
-		c.failures++
-		var ve *vault.Error
-		if errors.As(o.err, &ve) {
-			retryAfter = ve.RetryAfter
-			if ve.Kind == vault.KindDisabled {
-				changed, c.disabled = c.policy.HideDisabled && !c.disabled, true
-			}
-		} else if o.secret != nil && !o.again {
-			c.bad, c.badErr = digestOf(o.secret), o.err
-		}
-	} else {
+	if o.err == nil || o.version != nil {
 		c.failures, c.lastSuccess, c.disabled = 0, now, false
-		changed = c.adopt(o, now, keep)
+		return c.adopt(o, now, keep)
 	}
-	failures := c.failures
-	if refused := (*Refused)(nil); errors.As(c.err, &refused) {
-		failures = 0 // the vault is well: another version comes when it comes
+	c.failures++
+	switch {
+	case o.secret != nil && !o.again:
+		c.bad, c.badErr = digestOf(o.secret), o.err
+	case kind(o.err) == vault.KindDisabled:
+		changed, c.disabled = c.policy.HideDisabled && !c.disabled, true
 	}
-	c.next = now.Add(nextPoll(interval, failures, retryAfter, c.spread()))
 	return changed
+}
+
+// schedule is when it is tried next.
+func (c *certificate) schedule(now time.Time, interval, retryAfter time.Duration, jitter float64) time.Time {
+	h := history{now: now, interval: interval, settled: c.settled, failures: c.failures, retryAfter: retryAfter, jitter: jitter,
+		final: !ofHost(c.err) && !ofIdentity(c.err)}
+	if refused := (*Refused)(nil); errors.As(c.err, &refused) {
+		h.failures = 0 // the vault is well: another version comes when it comes
+	}
+	c.settled = h.failures == 0
+	return h.next()
 }
 
 // adopt makes the fetched version the newest, also when the vault went back to
@@ -244,14 +263,6 @@ func (c *certificate) trim(now time.Time, keep int) {
 		}
 		c.versions = slices.Clone(c.versions[:keep])
 	}
-}
-
-// spread is this certificate's place within the tenth of an interval by which
-// polls are spread: the same after a restart, and different for different ones.
-func (c *certificate) spread() float64 {
-	h := fnv.New32a()
-	fmt.Fprint(h, c.source.Key())
-	return float64(h.Sum32()) / (1 << 32)
 }
 
 // linked is the place of the version that the links are to lead to: the newest, or

@@ -104,7 +104,7 @@ func (r *runner) send(ctx context.Context) {
 			if len(r.errands) == cap(r.found) {
 				return
 			}
-			if r.errands[c] || r.silent[c.source.Ref.Host()] {
+			if r.errands[c] || r.host(c).open || r.lane(c).open {
 				continue
 			}
 			e, due, ok := c.errand(r.sent, r.settings.Keep == KeepAll)
@@ -159,9 +159,6 @@ func (e errand) run(ctx context.Context, v Vault) found {
 func (r *runner) bring(ctx context.Context, f found) {
 	c, now := f.cert, time.Now()
 	delete(r.errands, c)
-	if answered(f.err) { // that it does not is for the polls to say, which soon ask again
-		r.silent[c.source.Ref.Host()] = false
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if ctx.Err() != nil || r.byKey[c.source.Key()] != c || c.retired || f.settings != r.generation {
@@ -252,13 +249,13 @@ func (s *Syncer) listed(c *certificate, f found, now time.Time) {
 		if errors.As(f.err, &ve) {
 			retryAfter = ve.RetryAfter
 		}
-		c.listAt = now.Add(nextListing(c.listFailures, retryAfter, c.spread()))
+		c.listAt = now.Add(nextListing(c.listFailures, retryAfter, c.jitter))
 		if e := Explain(f.err); before == nil || Explain(before) != e {
 			s.log.Warn("the versions in the vault could not be listed", "url", c.source.Ref.String(), "kind", e.Kind, "err", e.Fact, "hint", e.Hint)
 		}
 		return
 	}
-	c.listFailures, c.listAt = 0, now.Add(nextListing(0, 0, c.spread()))
+	c.listFailures, c.listAt = 0, now.Add(nextListing(0, 0, c.jitter))
 	there := c.behind(f.listing)
 	c.total = len(there)
 	c.missing = nil

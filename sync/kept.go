@@ -37,6 +37,8 @@ type keptCertificate struct {
 	LastAttempt time.Time     `json:"lastAttempt"`
 	LastSuccess time.Time     `json:"lastSuccess"`
 	Fetched     time.Time     `json:"fetched"`
+	Mark        mark          `json:"mark"`
+	ReadAt      time.Time     `json:"readAt"`
 }
 
 // last is what the record of a certificate was made of: while that is the same, so is
@@ -84,7 +86,7 @@ func (s *Syncer) keeping(certs []*certificate, shown map[string]tree.Shown) (cha
 
 func (c *certificate) encode(shown certs.Version) ([]byte, error) {
 	k := keptCertificate{Shown: shown, Latest: c.latest, Disabled: c.disabled, Warnings: c.warnings,
-		LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess, Fetched: c.fetched}
+		LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess, Fetched: c.fetched, Mark: c.mark, ReadAt: c.readAt}
 	for _, v := range c.versions {
 		b, err := v.Encode()
 		if err != nil {
@@ -152,8 +154,10 @@ func (s *Syncer) decode(src Source, b []byte) (*certificate, error) {
 		}
 		return s.opts.Blob(sum)
 	}
-	c := &certificate{source: src, shown: k.Shown, latest: k.Latest, disabled: k.Disabled, warnings: k.Warnings,
-		lastAttempt: k.LastAttempt, lastSuccess: k.LastSuccess, fetched: k.Fetched}
+	c := s.newCertificate(src)
+	c.shown, c.latest, c.disabled, c.warnings = k.Shown, k.Latest, k.Disabled, k.Warnings
+	c.lastAttempt, c.lastSuccess, c.fetched = k.LastAttempt, k.LastSuccess, k.Fetched
+	c.mark, c.readAt = k.Mark, k.ReadAt
 	for _, b := range k.Versions {
 		v, err := tree.DecodeVersion(b, blob)
 		if err != nil {
@@ -162,7 +166,7 @@ func (s *Syncer) decode(src Source, b []byte) (*certificate, error) {
 		c.versions = append(c.versions, v)
 	}
 	// When it was to be polled is not known. Not all at once.
-	c.next = time.Now().Add(time.Duration(c.spread() * float64(recallSpread)))
+	c.next = time.Now().Add(scale(recallSpread, c.laneJitter))
 	return c, nil
 }
 

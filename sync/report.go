@@ -28,6 +28,7 @@ const (
 // Report is what is known at one moment.
 type Report struct {
 	Certificates []Status
+	Vaults       []VaultStatus
 	Versions     int // of all certificates, that are held because they are current or newer
 	Bytes        int // of their files
 	// Cache holds the older ones.
@@ -35,6 +36,28 @@ type Report struct {
 	// Publish is why the last publication failed, or which entry it has left out; nil
 	// if all is shown.
 	Publish error
+}
+
+// Listing says how what is new in a vault is found.
+type Listing string
+
+const (
+	ListingUnused  Listing = "unused"  // each certificate is read: there is one alone, or none was listed yet
+	ListingUsed    Listing = "used"    // a listing says which ones to read
+	ListingRefused Listing = "refused" // each is read: the permission to list is lacking
+	ListingLarge   Listing = "large"   // each is read: a listing of so large a vault would be more requests
+)
+
+// VaultStatus is how one vault answers one identity.
+type VaultStatus struct {
+	Host     string
+	Identity vault.Identity
+	// Down is since when it has not answered, zero if it does: then it is asked by one try
+	// at a time, next at NextTry, and Err is why the last one failed.
+	Down, NextTry time.Time
+	Err           error
+	Listing       Listing
+	Pages         int // of a listing; 0: not known
 }
 
 // Status of one certificate. Times are zero for what has not happened.
@@ -54,7 +77,7 @@ type Status struct {
 func (s *Syncer) Report() Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, now := Report{Publish: cmp.Or(s.publishErr, s.clash), Cache: s.cache.Stats()}, time.Now()
+	r, now := Report{Publish: cmp.Or(s.publishErr, s.clash), Cache: s.cache.Stats(), Vaults: s.vaults}, time.Now()
 	for _, c := range s.certs {
 		st := Status{Source: c.source, State: c.state(now), Version: c.shown, LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess,
 			NextTry: c.next, Failures: c.failures, Err: c.err, Warnings: slices.Concat(c.warnings, c.timely(now))}

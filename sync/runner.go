@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -12,11 +13,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"kvfs/tree"
-	"kvfs/vault"
 )
 
-// How many secrets are fetched side by side.
-const concurrency = 32
+// How many secrets are fetched side by side, of all vaults together.
+const concurrency = 64
 
 // runner is what Run alone knows.
 type runner struct {
@@ -26,11 +26,16 @@ type runner struct {
 	outcomes chan outcome
 	errands  map[*certificate]bool // under way for older versions; at most as many as found has room for
 	found    chan found
+	listings chan listing
+	underway int // listings; at most as many as that has room for
 	waiting  []*wish
-	silent   map[string]bool // hosts that did not answer the last try
-	asked    time.Time       // when the settings were last asked how things are shown
-	looked   time.Time       // when launch last looked for what is due
-	sent     time.Time       // when send did
+	hosts    map[string]*host
+	lanes    map[string]*lane
+	shared   map[string]int // certificates that a listing of a lane can stand for
+	thirst   time.Time      // when a vault may be asked again that was asked too much; zero: none
+	asked    time.Time      // when the settings were last asked how things are shown
+	looked   time.Time      // when launch last looked for what is due
+	sent     time.Time      // when send did
 }
 
 // grant takes a wish up.
@@ -39,6 +44,7 @@ func (r *runner) grant(w *wish) {
 		r.configure(*w.settings)
 	}
 	r.respec()
+	r.survey()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	w.granted = time.Now()
@@ -58,40 +64,55 @@ func (r *runner) grant(w *wish) {
 	r.waiting = append(r.waiting, w)
 }
 
+// survey counts what a listing can stand for. A wish is somebody's to see what has
+// changed: permissions too.
+func (r *runner) survey() {
+	r.shared = map[string]int{}
+	used := map[string]bool{}
+	for _, c := range r.certificates() {
+		used[c.lane] = used[c.lane] || !c.retired
+		if !c.retired && !c.source.Ref.Pinned() {
+			r.shared[c.lane]++
+		}
+	}
+	for key, l := range r.lanes {
+		l.notTill, l.refused, l.pages = time.Time{}, nil, 0
+		if !used[key] && l.flying == 0 {
+			delete(r.lanes, key)
+		}
+	}
+}
+
 // due tells whether a certificate is to be tried now.
 func (r *runner) due(c *certificate, now time.Time) bool {
 	return !c.retired && !r.flying[c] && (c.wanted || !c.next.After(now))
 }
 
 // launch tries what is due, the longest due first and as much as there is room
-// for. A vault that does not answer gets little room: its certificates would take
-// it all, and with it the time of those whose vaults do.
+// for.
 func (r *runner) launch(ctx context.Context) {
 	now := time.Now()
-	r.looked = now
+	r.looked, r.thirst = now, time.Time{}
 	due := slices.DeleteFunc(slices.Clone(r.certificates()), func(c *certificate) bool { return !r.due(c, now) })
 	if len(due) == 0 {
 		return
 	}
-	slices.SortStableFunc(due, func(a, b *certificate) int { return a.next.Compare(b.next) })
+	slices.SortStableFunc(due, func(a, b *certificate) int {
+		return cmp.Or(a.next.Compare(b.next), cmp.Compare(a.failures, b.failures))
+	})
 	if now.Sub(r.asked) >= respecInterval { // users that did not exist may exist now
 		r.respec()
 	}
-	perVault := map[string]int{}
-	for c := range r.flying {
-		perVault[c.source.Ref.Host()]++
-	}
 	for _, c := range due {
-		host := c.source.Ref.Host()
-		if len(r.flying) == cap(r.outcomes) {
+		switch {
+		case len(r.flying) == cap(r.outcomes):
 			return
-		}
-		if r.silent[host] && perVault[host] >= silentRoom {
+		case r.covered(c), !r.admits(c, now), r.list(ctx, c, now):
 			continue
 		}
-		perVault[host]++
 		c.wanted = false
 		r.flying[c] = true
+		r.took(c, now)
 		a, v := c.attempt(), r.vault()
 		a.settings = r.generation
 		r.tries.Go(func() error {
@@ -101,19 +122,22 @@ func (r *runner) launch(ctx context.Context) {
 	}
 }
 
-const (
-	// silentRoom is how many tries a vault gets side by side that did not answer
-	// the last one.
-	silentRoom = 4
-	// respecInterval bounds how often the settings are asked how things are shown,
-	// which looks up users.
-	respecInterval = time.Second
-)
+// respecInterval bounds how often the settings are asked how things are shown, which
+// looks up users.
+const respecInterval = time.Second
 
-// answered tells whether what came of a try shows that the vault is there.
-func answered(err error) bool {
-	var ve *vault.Error
-	return !errors.As(err, &ve) || ve.Kind != vault.KindTimeout && ve.Kind != vault.KindUnreachable
+func (r *runner) host(c *certificate) *host {
+	if r.hosts[c.host] == nil {
+		r.hosts[c.host] = newHost()
+	}
+	return r.hosts[c.host]
+}
+
+func (r *runner) lane(c *certificate) *lane {
+	if r.lanes[c.lane] == nil {
+		r.lanes[c.lane] = &lane{key: c.lane, host: r.host(c), name: c.host, identity: c.source.Identity}
+	}
+	return r.lanes[c.lane]
 }
 
 func (r *runner) vault() Vault {
@@ -132,12 +156,10 @@ func (r *runner) certificates() []*certificate {
 func (r *runner) land(ctx context.Context, o outcome) {
 	for more := true; more; {
 		delete(r.flying, o.cert)
-		r.silent[o.cert.source.Ref.Host()] = !answered(o.err)
 		r.record(ctx, o)
-		for _, w := range r.waiting {
-			if !o.cert.wanted { // a try that had begun before the wish does not fulfil it
-				delete(w.left, o.cert)
-			}
+		r.landed(ctx, o.cert, o.started, o.err)
+		if !o.cert.wanted { // a try that had begun before the wish does not fulfil it
+			r.fulfil(o.cert)
 		}
 		select {
 		case o = <-r.outcomes:
@@ -147,17 +169,36 @@ func (r *runner) land(ctx context.Context, o outcome) {
 	}
 }
 
+// fulfil takes a certificate that was tried from the wishes for that.
+func (r *runner) fulfil(c *certificate) {
+	for _, w := range r.waiting {
+		delete(w.left, c)
+	}
+}
+
 // wake is when there is something to do next that nobody announces. What was due
 // when launch looked and is not flying waits for room, and so for an outcome.
 func (r *runner) wake() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	at := time.Now().Add(time.Hour)
-	for _, c := range r.certs {
-		if !c.retired && !r.flying[c] && c.next.After(r.looked) && c.next.Before(at) {
-			at = c.next
+	sooner := func(t time.Time) {
+		if t.After(r.looked) && t.Before(at) {
+			at = t
 		}
 	}
+	for _, c := range r.certs {
+		if !c.retired && !r.flying[c] {
+			sooner(c.next)
+		}
+	}
+	for _, h := range r.hosts {
+		sooner(h.until)
+	}
+	for _, l := range r.lanes {
+		sooner(l.until)
+	}
+	sooner(r.thirst)
 	for _, c := range r.certs {
 		if _, due, ok := c.errand(r.sent, r.settings.Keep == KeepAll); ok && due.After(r.sent) && due.Before(at) {
 			at = due
@@ -166,8 +207,9 @@ func (r *runner) wake() time.Time {
 	if r.dirty && !r.changing() && r.publishAt.Before(at) {
 		at = r.publishAt
 	}
-	if !r.turnAt.IsZero() && r.turnAt.Before(at) {
-		at = r.turnAt
+	if !r.turnAt.IsZero() {
+		// It is a time of the clock on the wall, which may be set: nobody tells.
+		at = earliest(at, r.turnAt, r.looked.Add(wallInterval))
 	}
 	for _, w := range r.waiting {
 		if end := w.granted.Add(changePatience); w.settings != nil && end.After(r.looked) && end.Before(at) {
@@ -177,25 +219,45 @@ func (r *runner) wake() time.Time {
 	return at
 }
 
+// wallInterval is how late a turn may come after somebody has set the clock.
+const wallInterval = time.Minute
+
+func earliest(at time.Time, others ...time.Time) time.Time {
+	for _, t := range others {
+		if t.Before(at) {
+			at = t
+		}
+	}
+	return at
+}
+
 // record takes in what came of a try.
-func (s *Syncer) record(ctx context.Context, o outcome) {
+func (r *runner) record(ctx context.Context, o outcome) {
 	if ctx.Err() != nil {
 		return // what an interrupted try says is no news
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !slices.Contains(s.certs, o.cert) || o.cert.retired {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byKey[o.cert.source.Key()] != o.cert || o.cert.retired {
 		return // the settings have it no more
 	}
 	c, before := o.cert, o.cert.err
-	if o.settings != s.generation && o.secret != nil {
+	if o.settings != r.generation && o.secret != nil {
 		c.wanted = true // it was read for other settings, and has to be for these
 		return
 	}
-	if c.record(o, time.Now(), s.settings.Interval, s.settings.keep()) {
-		s.dirty = true
+	now := time.Now()
+	if c.record(o, now, r.settings.keep()) {
+		r.dirty = true
 	}
-	s.report(c, before)
+	jitter := c.jitter
+	if r.listable(c, now) { // with the others of its lane
+		jitter = c.laneJitter
+	}
+	c.next = c.schedule(now, r.settings.Interval, askedToWait(o.err), jitter)
+	if !o.shared { // who opens the breaker has said it for all
+		r.report(c, before)
+	}
 }
 
 // report logs what a person should know: a failure when it begins and when it

@@ -17,11 +17,13 @@ import (
 )
 
 // Vault is where secrets come from. Get returns the version that ref names, or the
-// newest; Versions lists all, newest first, and needs a permission of its own. Their
-// errors are *vault.Error.
+// newest; Versions lists all, newest first; List shows what is newest of every secret, in
+// so many pages at most. Both lists need a permission of their own. Errors are
+// *vault.Error.
 type Vault interface {
 	Get(ctx context.Context, id vault.Identity, ref vault.Ref) (*vault.Secret, error)
 	Versions(ctx context.Context, id vault.Identity, ref vault.Ref) ([]vault.VersionInfo, error)
+	List(ctx context.Context, id vault.Identity, ref vault.Ref, most int, each func(vault.Listed)) (pages int, complete bool, err error)
 }
 
 // Publisher is where the tree goes to. Publish may be called again with the same
@@ -76,6 +78,8 @@ type Options struct {
 	// before this knew; nil: nothing is kept. Blob finds the texts of what that has shown.
 	Image *image.Image
 	Blob  func(sum [32]byte) *tree.Blob
+	// Seed names this machine, so that its polls are not in step with those of others.
+	Seed string
 	// Renewed is called after a new version was published, from Run's goroutine.
 	Renewed func(Renewal)
 }
@@ -106,6 +110,7 @@ type Syncer struct {
 	spec       tree.Spec // as last asked for
 	publishErr error
 	clash      error           // of entries that want one name
+	vaults     []VaultStatus   // replaced as a whole
 	generation int             // of the settings
 	dirty      bool            // something is to be published
 	publishAt  time.Time       // not before this
@@ -157,8 +162,8 @@ func (s *Syncer) Ready() <-chan struct{} { return s.ready }
 // Certificates are tried side by side and each by its own schedule, so that one
 // whose vault hangs holds up no other.
 func (s *Syncer) Run(ctx context.Context) error {
-	r := runner{Syncer: s, outcomes: make(chan outcome, concurrency), flying: map[*certificate]bool{}, silent: map[string]bool{},
-		found: make(chan found, errandRoom), errands: map[*certificate]bool{}}
+	r := runner{Syncer: s, outcomes: make(chan outcome, concurrency), flying: map[*certificate]bool{}, listings: make(chan listing, listRoom),
+		hosts: map[string]*host{}, lanes: map[string]*lane{}, found: make(chan found, errandRoom), errands: map[*certificate]bool{}}
 	first := &wish{done: s.ready}
 	r.grant(first)
 	for ctx.Err() == nil {
@@ -167,6 +172,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		if r.commit(ctx) {
 			r.send(ctx) // what was found to be missing
 		}
+		r.describe()
 		timer := time.NewTimer(time.Until(r.wake()))
 		select {
 		case <-ctx.Done():
@@ -175,6 +181,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 			r.grant(w)
 		case o := <-r.outcomes:
 			r.land(ctx, o)
+		case at := <-r.listings:
+			r.compare(ctx, at)
 		case f := <-r.found:
 			r.bring(ctx, f)
 		}
@@ -273,7 +281,7 @@ func (s *Syncer) configure(settings Settings) {
 			c = s.recall(src)
 		}
 		if c == nil {
-			c = &certificate{source: src}
+			c = s.newCertificate(src)
 			if old := sameSecret[src.Ref.Key()]; old != nil { // asked for by another identity
 				c.versions, c.warnings, c.lastSuccess, c.shown, c.keyless = old.versions, old.warnings, old.lastSuccess, old.shown, old.keyless
 				c.disabled = old.disabled

@@ -1,0 +1,290 @@
+package sync
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"kvfs/vault"
+)
+
+// What a vault may be asked by one machine. The service allows 4,000 reads in 10 s for
+// all machines together (keyvault-wire: section 6): one takes no more than half of that
+// at once, and no more than half from then on.
+const (
+	perVault   = 32   // tries side by side
+	vaultBurst = 2000 // tries at once, after a while without any
+	vaultRate  = 200  // a second, from then on
+)
+
+// breakerTrips is how many certificates have to fail one after the other, with no answer
+// for any other between them, until their vault or identity is held to be what fails. A
+// secret that alone makes a vault fail must not take its neighbours along.
+const breakerTrips = 3
+
+// breaker is what is known of something that certificates share: a vault, or the token
+// of an identity for it. While that fails it is open: a single try at a time goes
+// through, at growing intervals, and what becomes of it goes for all that wait.
+type breaker struct {
+	flying  int                   // tries under way
+	failing map[*certificate]bool // tried in vain since the last answer
+
+	open     bool
+	since    time.Time // of the first of these failures
+	opened   time.Time
+	failures int       // of single tries, in a row
+	until    time.Time // nobody is tried before
+	err      error     // of the last
+}
+
+// admits tells whether a certificate may be tried now; somebody who waits for it does
+// not wait for until.
+func (b *breaker) admits(now time.Time, wanted bool) bool {
+	return !b.open || b.flying == 0 && (wanted || !now.Before(b.until))
+}
+
+// failed takes in a failure of what it stands for, and tells whether it is open and this
+// says so: a try that began before it opened says nothing new. n certificates share it.
+// wait is how long to wait after so many failures.
+func (b *breaker) failed(c *certificate, began time.Time, err error, n int, now time.Time, wait func(failures int) time.Duration) bool {
+	if b.open && began.Before(b.opened) {
+		return false
+	}
+	if !b.open {
+		if b.failing == nil {
+			b.failing = map[*certificate]bool{}
+		}
+		if len(b.failing) == 0 {
+			b.since = now
+		}
+		b.failing[c] = true
+		if kind(err) != vault.KindThrottled && len(b.failing) < min(breakerTrips, n) {
+			return false
+		}
+		b.open, b.opened = true, now
+	}
+	b.failures++
+	b.err, b.until = err, now.Add(wait(b.failures))
+	return true
+}
+
+// answered takes in an answer, and for how long there was none; 0 if it was not open.
+func (b *breaker) answered(now time.Time) (down time.Duration) {
+	if b.open {
+		down = now.Sub(b.since)
+	}
+	*b = breaker{flying: b.flying}
+	return down
+}
+
+// host is a vault, whoever asks it.
+type host struct {
+	breaker
+	limiter *rate.Limiter
+	room    int // for tries side by side; less than perVault after it was too many
+	level   int // of waiting when it is too many again
+}
+
+func newHost() *host {
+	return &host{limiter: rate.NewLimiter(vaultRate, vaultBurst), room: perVault}
+}
+
+// admits is that of the breaker, and within what a vault may be asked. again is when to
+// ask again if that is all that is in the way.
+func (h *host) admits(now time.Time, wanted bool) (ok bool, again time.Time) {
+	switch tokens := h.limiter.TokensAt(now); {
+	case !h.breaker.admits(now, wanted) || h.flying >= h.room:
+		return false, time.Time{} // somebody lands before that changes, or until comes
+	case tokens < 1:
+		return false, now.Add(scale(time.Second, (1-tokens)/vaultRate) + time.Millisecond)
+	}
+	return true, time.Time{}
+}
+
+// throttled makes it be asked by one at a time, which becomes two, four and so on with
+// every answer.
+func (h *host) throttled() {
+	h.room, h.level = 1, h.level+1
+}
+
+func (h *host) answered(now time.Time) time.Duration {
+	if h.room = min(2*h.room, perVault); h.room == perVault {
+		h.level = 0
+	}
+	return h.breaker.answered(now)
+}
+
+// kind of an error of a vault; "" for any other.
+func kind(err error) vault.Kind {
+	var ve *vault.Error
+	if errors.As(err, &ve) {
+		return ve.Kind
+	}
+	return ""
+}
+
+// ofHost tells whether an error is a vault's, whatever it is asked for.
+func ofHost(err error) bool {
+	switch kind(err) {
+	case vault.KindUnreachable, vault.KindTimeout, vault.KindServer, vault.KindThrottled, vault.KindForbiddenNetwork:
+		return true
+	}
+	return false
+}
+
+// ofIdentity tells whether an error is one of who asks, whatever for.
+func ofIdentity(err error) bool {
+	k := kind(err)
+	return k == vault.KindIdentity || k == vault.KindUnauthorized
+}
+
+func askedToWait(err error) time.Duration {
+	var ve *vault.Error
+	if errors.As(err, &ve) {
+		return ve.RetryAfter
+	}
+	return 0
+}
+
+// admits tells whether a certificate may be tried now.
+func (r *runner) admits(c *certificate, now time.Time) bool {
+	ok, again := r.host(c).admits(now, c.wanted)
+	if !again.IsZero() && (r.thirst.IsZero() || again.Before(r.thirst)) {
+		r.thirst = again
+	}
+	return ok && r.lane(c).admits(now, c.wanted)
+}
+
+func (r *runner) took(c *certificate, now time.Time) {
+	r.host(c).limiter.AllowN(now, 1)
+	r.host(c).flying++
+	r.lane(c).flying++
+}
+
+// landed takes in what a try or a listing says of the vault and the identity, and lets
+// those that wait know.
+func (r *runner) landed(ctx context.Context, c *certificate, began time.Time, err error) {
+	now, h, l := time.Now(), r.host(c), r.lane(c)
+	h.flying--
+	l.flying--
+	jitter, asked := jitterOf(r.opts.Seed, c.source.Key()+now.String()), askedToWait(err)
+	wait := func(failures int) time.Duration { return max(shaken(backoff(failures), jitter), asked) }
+	switch {
+	case ctx.Err() != nil:
+	case ofHost(err):
+		if kind(err) == vault.KindThrottled {
+			if !h.open || !began.Before(h.opened) {
+				h.throttled()
+			}
+			wait = func(int) time.Duration { return throttleWait(h.level, asked, jitter) }
+		}
+		if first := !h.open; h.failed(c, began, err, r.count(hostOf(c)), now, wait) {
+			r.waitFor(ctx, &h.breaker, first, c, began, hostOf(c))
+		} else if !h.open && c.failures == 2 {
+			r.secondOpinion(&h.breaker, hostOf(c))
+		}
+	case ofIdentity(err):
+		if first := !l.open; l.failed(c, began, err, r.count(laneOf(c)), now, wait) {
+			r.waitFor(ctx, &l.breaker, first, c, began, laneOf(c))
+		}
+	default:
+		r.open(h.answered(now), hostOf(c))
+		r.open(l.answered(now), laneOf(c))
+	}
+}
+
+// group picks certificates that share something.
+type group func(*certificate) bool
+
+func hostOf(c *certificate) group { return func(o *certificate) bool { return o.host == c.host } }
+func laneOf(c *certificate) group { return func(o *certificate) bool { return o.lane == c.lane } }
+
+func (r *runner) count(g group) (n int) {
+	for _, c := range r.certificates() {
+		if g(c) && !c.retired {
+			n++
+		}
+	}
+	return n
+}
+
+// waitFor lets what is due share in the failure of the one that was tried, and waits.
+func (r *runner) waitFor(ctx context.Context, b *breaker, first bool, tried *certificate, began time.Time, g group) {
+	now, n := time.Now(), 0
+	for _, c := range r.certificates() {
+		if !g(c) || !r.due(c, now) || c == tried {
+			continue
+		}
+		n++
+		c.wanted = false
+		r.record(ctx, outcome{cert: c, settings: r.generation, started: began, err: b.err, shared: true})
+		r.hold(c, b.until)
+		r.fulfil(c)
+	}
+	r.hold(tried, b.until)
+	if f := Explain(b.err); first {
+		r.log.Warn("a vault is asked by one try at a time until it answers", "host", tried.host, "waiting", n+1, "kind", f.Kind, "err", f.Fact, "hint", f.Hint)
+	}
+}
+
+// secondOpinion lets those be tried now that it takes to tell whether a vault fails or a
+// secret does. Else it would take until they are due.
+func (r *runner) secondOpinion(b *breaker, g group) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	missing := breakerTrips - len(b.failing)
+	for _, c := range r.certs {
+		if missing > 0 && g(c) && !c.retired && !r.flying[c] && !b.failing[c] {
+			c.next = time.Now()
+			missing--
+		}
+	}
+}
+
+// hold lets a certificate wait.
+func (r *runner) hold(c *certificate, until time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.next, c.held = until, true
+}
+
+// easing is the part of an interval over which reads are spread at most that an outage
+// has held up.
+const easing = 6
+
+// open lets those go on that have waited for an answer, down after the first failure. A
+// listing is one request for all; reads are spread, since other machines have waited too.
+// Nobody stays where the outage has put him: the next interval is spread anew.
+func (r *runner) open(down time.Duration, g group) {
+	if down == 0 {
+		return
+	}
+	now, n := time.Now(), 0
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ease := min(down, r.settings.Interval/easing)
+	for _, c := range r.certs {
+		if !g(c) || c.retired || !c.held {
+			continue
+		}
+		n++
+		c.held, c.settled = false, false
+		r.lane(c).ease = ease
+		if c.next = now; !r.listable(c, now) {
+			c.next = now.Add(r.eased(c, now, ease))
+		}
+	}
+	r.log.Info("a vault answers again", slog.Int("waiting", n), slog.Duration("after", down.Round(time.Second)))
+}
+
+// eased is how long a certificate waits for its read, of all that are spread over ease: not
+// at all if it is not served, or what is served expires soon.
+func (r *runner) eased(c *certificate, now time.Time, ease time.Duration) time.Duration {
+	if v := c.current(now); c.shown == "" || v == nil || v.NotAfter.Before(now.Add(2*r.settings.Interval)) {
+		return 0
+	}
+	return scale(ease, jitterOf(r.opts.Seed, c.source.Key()+" eased")) // says nothing about when its next one is
+}
