@@ -50,7 +50,7 @@ func (b *breaker) admits(now time.Time, wanted bool) bool {
 // says so: a try that began before it opened says nothing new. n certificates share it.
 // wait is how long to wait after so many failures.
 func (b *breaker) failed(c *certificate, began time.Time, err error, n int, now time.Time, wait func(failures int) time.Duration) bool {
-	if b.open && began.Before(b.opened) {
+	if b.open && !began.After(b.opened) {
 		return false
 	}
 	if !b.open {
@@ -111,6 +111,9 @@ func (h *host) throttled() {
 }
 
 func (h *host) answered(now time.Time) time.Duration {
+	if h.open { // it was waited long enough
+		h.level /= 2
+	}
 	if h.room = min(2*h.room, perVault); h.room == perVault {
 		h.level = 0
 	}
@@ -176,7 +179,7 @@ func (r *runner) landed(ctx context.Context, c *certificate, began time.Time, er
 	case ctx.Err() != nil:
 	case ofHost(err):
 		if kind(err) == vault.KindThrottled {
-			if !h.open || !began.Before(h.opened) {
+			if !h.open || began.After(h.opened) {
 				h.throttled()
 			}
 			wait = func(int) time.Duration { return throttleWait(h.level, asked, jitter) }

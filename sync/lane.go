@@ -77,9 +77,14 @@ func (r *runner) listable(c *certificate, now time.Time) bool {
 
 // listable tells whether all is known of a certificate that a listing is compared with.
 func (c *certificate) listable(now time.Time) bool {
-	recheck := recheck - scale(recheck, c.jitter)/10
-	known := c.err == nil || c.err == c.keyless || ofHost(c.err) || ofIdentity(c.err)
-	return known && !c.retired && !c.source.Ref.Pinned() && !c.readAt.IsZero() && now.Before(c.readAt.Add(recheck))
+	if c.retired || c.source.Ref.Pinned() || c.readAt.IsZero() {
+		return false
+	}
+	if ofHost(c.err) || ofIdentity(c.err) { // all want to know at once whether they have missed anything
+		return true
+	}
+	fresh := now.Before(c.readAt.Add(recheck - scale(recheck, c.jitter)/10))
+	return fresh && (c.err == nil || c.err == c.keyless)
 }
 
 // covered tells whether a listing is under way that stands for a try of a certificate.
