@@ -43,7 +43,13 @@ type breaker struct {
 // admits tells whether a certificate may be tried now; somebody who waits for it does
 // not wait for until.
 func (b *breaker) admits(now time.Time, wanted bool) bool {
-	return !b.open || b.flying == 0 && (wanted || !now.Before(b.until))
+	switch {
+	case b.open:
+		return b.flying == 0 && (wanted || !now.Before(b.until))
+	case len(b.failing) > 0: // it may be about to open
+		return b.flying < breakerTrips
+	}
+	return true
 }
 
 // failed takes in a failure of what it stands for, and tells whether it is open and this
@@ -260,7 +266,8 @@ const easing = 6
 
 // open lets those go on that have waited for an answer, down after the first failure. A
 // listing is one request for all; reads are spread, since other machines have waited too.
-// Nobody stays where the outage has put him: the next interval is spread anew.
+// Nobody stays where the outage has put him: after a failure the next interval is spread
+// anew.
 func (r *runner) open(down time.Duration, g group) {
 	if down == 0 {
 		return
@@ -274,7 +281,7 @@ func (r *runner) open(down time.Duration, g group) {
 			continue
 		}
 		n++
-		c.held, c.settled = false, false
+		c.held = false
 		r.lane(c).ease = ease
 		if c.next = now; !r.listable(c, now) {
 			c.next = now.Add(r.eased(c, now, ease))

@@ -67,6 +67,28 @@ func TestThrottleWait(t *testing.T) {
 	}
 }
 
+// Machines that have started at one moment stay apart for as long as they run.
+func TestPollsStayApart(t *testing.T) {
+	const machines, interval = 10_000, time.Hour
+	start := time.Unix(1e9, 0)
+	var all [24 * 60]int // by minute
+	for m := range machines {
+		jitter, at, settled := jitterOf(fmt.Sprint("machine-", m), "c"), start, false
+		for {
+			at, settled = history{now: at, interval: interval, settled: settled, jitter: jitter}.next(), true
+			if at.Sub(start) >= 24*time.Hour {
+				break
+			}
+			all[int(at.Sub(start)/time.Minute)]++
+		}
+	}
+	for minute, n := range all[60:] {
+		if n < 100 || n > 250 {
+			t.Errorf("%d of %d machines polled in minute %d", n, machines, minute+60)
+		}
+	}
+}
+
 func TestJitterIsSpreadEvenly(t *testing.T) {
 	var tenths [10]int
 	for machine := range 100 {
