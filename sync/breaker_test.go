@@ -259,7 +259,7 @@ func TestThrottledVaultIsAskedForLess(t *testing.T) {
 				t.Fatalf("%+v", st)
 			}
 		}
-		if v.refused > len(names) {
+		if v.refused > 2*len(names) {
 			t.Errorf("%d tries were refused to have %d certificates", v.refused, len(names))
 		}
 	})
