@@ -86,12 +86,21 @@ type Error struct {
 	Hint string `json:"hint,omitempty"`
 }
 
-// Vault is what was asked of one host.
+// Vault is what was asked of one host, and how it answers.
 type Vault struct {
 	Host         string `json:"host"`
 	Transactions uint64 `json:"transactions"`
 	Throttled    uint64 `json:"throttled"`
 	Failed       uint64 `json:"failed"`
+	// Listing says how renewals are found: "used", "unused", "refused" (the permission to
+	// list is lacking) or "large"; Pages is how many requests a listing takes.
+	Listing string `json:"listing"`
+	Pages   int    `json:"pages,omitempty"`
+	// DownSince is set while it does not answer, or the identity is refused; then it is
+	// asked by one try at a time, next at NextTry.
+	DownSince *time.Time `json:"downSince,omitempty"`
+	NextTry   *time.Time `json:"nextTry,omitempty"`
+	Error     *Error     `json:"error,omitempty"`
 }
 
 // Held is what is always in memory: the current version of each certificate, and

@@ -265,6 +265,21 @@ func TestThrottledVaultIsAskedForLess(t *testing.T) {
 	})
 }
 
+func TestRoomAfterThrottling(t *testing.T) {
+	h, now := newHost(), time.Unix(1e9, 0)
+	for range 6 {
+		h.throttled()
+	}
+	if h.open = true; h.room != 1 || h.level != 6 {
+		t.Fatalf("room for %d, level %d", h.room, h.level)
+	}
+	for i, want := range []struct{ room, level int }{{2, 3}, {4, 3}, {8, 3}, {16, 3}, {perVault, 0}, {perVault, 0}} {
+		if h.answered(now); h.room != want.room || h.level != want.level {
+			t.Errorf("after %d answers there is room for %d, level %d; want %+v", i+1, h.room, h.level, want)
+		}
+	}
+}
+
 // A machine asks no vault for more than its part at once.
 func TestOneMachineLeavesRoomForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

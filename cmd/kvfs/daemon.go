@@ -83,7 +83,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	d.issuer.Logger = d.log
 	d.logIgnored(now.cfg)
 	d.set(now)
-	d.syncer = kvsync.New(kvsync.Options{Publisher: d.fs, Logger: d.log, Image: d.image, Blob: d.fs.Blob}, d.settings(d.now, union(d.fs.Mounts(), stores)))
+	d.syncer = kvsync.New(kvsync.Options{Publisher: d.fs, Logger: d.log, Image: d.image, Blob: d.fs.Blob, Seed: machineSeed()}, d.settings(d.now, union(d.fs.Mounts(), stores)))
 	d.loader.set(d.syncer)
 	return d, nil
 }
@@ -175,6 +175,14 @@ func (d *daemon) settings(w wanted, stores []string) kvsync.Settings {
 		return spec
 	}
 	return s
+}
+
+// machineSeed names this machine among those that have the same settings. It is no
+// secret, and goes nowhere.
+func machineSeed() string {
+	id, _ := os.ReadFile("/etc/machine-id") // images that were cloned may share it
+	name, _ := os.Hostname()
+	return string(id) + name
 }
 
 // logIgnored says which fields have no effect on Linux.

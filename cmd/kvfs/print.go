@@ -123,6 +123,25 @@ func (a *app) printServing(cfg *config.Config, r kvsync.Report) {
 	}
 }
 
+// printVaults says what each vault was asked, and which ones do not answer.
+func (a *app) printVaults(vaults []status.Vault, now time.Time) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nVAULT\tREQUESTS\tTHROTTLED\tFAILED\tLISTING")
+	for _, v := range vaults {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\n", v.Host, v.Transactions, v.Throttled, v.Failed, v.Listing)
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("printing: %w", err)
+	}
+	for _, v := range vaults {
+		if v.DownSince != nil {
+			a.printf("\n%s\n  asked in vain since %s; the next try is %s\n  error: %s\n  hint: %s\n",
+				v.Host, ago(v.DownSince, now), until(v.NextTry, now), v.Error.Fact, v.Error.Hint)
+		}
+	}
+	return nil
+}
+
 func (a *app) printReport(r status.Report, now time.Time) error {
 	if a.json {
 		return a.printJSON(r)
@@ -141,6 +160,9 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("printing: %w", err)
+	}
+	if err := a.printVaults(r.Vaults, now); err != nil {
+		return err
 	}
 	if c := r.Cache; c.Evictions+c.Failures > 0 {
 		a.printf("\nold versions: %d in %s of %s of memory; %d %s for want of room, %d could not be fetched again\n",

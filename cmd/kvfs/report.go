@@ -6,12 +6,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"kvfs/certs"
 	"kvfs/fs"
 	"kvfs/status"
 	kvsync "kvfs/sync"
+	"kvfs/vault"
 )
 
 // Report is the answer to `kvfs status`.
@@ -41,10 +43,31 @@ func (d *daemon) Report() status.Report {
 		r.Certificates = append(r.Certificates, s)
 	}
 	r.Leaving = leaving(now)
-	for _, h := range now.vault.Stats() {
-		r.Vaults = append(r.Vaults, status.Vault{Host: h.Host, Transactions: uint64(h.Transactions), Throttled: uint64(h.Throttled), Failed: uint64(h.Failed)})
-	}
+	r.Vaults = vaults(synced.Vaults, now.vault.Stats())
 	return r
+}
+
+// vaults are those of the settings, each once: of several identities at one that it does not
+// answer is told.
+func vaults(answering []kvsync.VaultStatus, asked []vault.HostStats) []status.Vault {
+	all := []status.Vault{}
+	for _, v := range answering {
+		s := status.Vault{Host: v.Host, Listing: string(v.Listing), Pages: v.Pages, DownSince: status.Time(v.Down), NextTry: status.Time(v.NextTry), Error: statusError(v.Err)}
+		switch last := len(all) - 1; {
+		case last < 0 || all[last].Host != v.Host:
+			all = append(all, s)
+		case all[last].DownSince == nil && s.DownSince != nil:
+			all[last] = s
+		}
+	}
+	for i, v := range all {
+		for _, h := range asked {
+			if h.Host == strings.TrimSuffix(v.Host, ":443") {
+				all[i].Transactions, all[i].Throttled, all[i].Failed = uint64(h.Transactions), uint64(h.Throttled), uint64(h.Failed)
+			}
+		}
+	}
+	return all
 }
 
 func certificateStatus(now wanted, c kvsync.Status) status.Certificate {
