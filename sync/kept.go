@@ -59,6 +59,14 @@ func (s *Syncer) keeping(certs []*certificate, shown map[string]tree.Shown) (cha
 	if s.opts.Image == nil {
 		return nil, nil, nil
 	}
+	// With the certificates: who knows of one that is new knows that it is waited for.
+	if record := s.initialRecord(); record != s.initial.kept {
+		change, err := record.change()
+		if err != nil {
+			return nil, nil, err
+		}
+		changes = append(changes, change)
+	}
 	kept = make(map[string]last, len(certs))
 	for _, c := range certs {
 		key := c.source.Key()
@@ -164,6 +172,9 @@ func (s *Syncer) decode(src Source, b []byte) (*certificate, error) {
 			return nil, err
 		}
 		c.versions = append(c.versions, v)
+	}
+	if len(c.versions) == 0 {
+		c.failures = s.initial.kept.Tries
 	}
 	// When it was to be polled is not known. Not all at once.
 	c.next = time.Now().Add(scale(recallSpread, c.laneJitter))

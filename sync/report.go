@@ -32,7 +32,9 @@ type Report struct {
 	Versions     int // of all certificates, that are held because they are current or newer
 	Bytes        int // of their files
 	// Cache holds the older ones.
-	Cache cache.Stats
+	Cache   cache.Stats
+	Initial Initial
+	Loading *Loading // nil if every certificate was asked for
 	// Publish is why the last publication failed, or which entry it has left out; nil
 	// if all is shown.
 	Publish error
@@ -78,6 +80,10 @@ func (s *Syncer) Report() Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, now := Report{Publish: cmp.Or(s.publishErr, s.clash), Cache: s.cache.Stats(), Vaults: s.vaults}, time.Now()
+	r.Initial = s.initialNow(now)
+	if l, going := s.loading(); going {
+		r.Loading = &l
+	}
 	for _, c := range s.certs {
 		st := Status{Source: c.source, State: c.state(now), Version: c.shown, LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess,
 			NextTry: c.next, Failures: c.failures, Err: c.err, Warnings: slices.Concat(c.warnings, c.timely(now))}
@@ -120,11 +126,17 @@ func (c *certificate) timely(now time.Time) (warnings []string) {
 	return warnings
 }
 
+// hidden tells whether the settings ask not to show what the vault has: also where it
+// was disabled before this process came, and nothing of it is known.
+func (c *certificate) hidden(now time.Time) bool {
+	return len(c.versions) > 0 && c.current(now) == nil || c.policy.HideDisabled && c.disabled
+}
+
 func (c *certificate) state(now time.Time) State {
 	switch {
 	case c.retired:
 		return Removed
-	case len(c.versions) > 0 && c.current(now) == nil:
+	case c.hidden(now):
 		return Hidden
 	case c.lastAttempt.IsZero(), c.err == nil && c.shown == "":
 		return Pending

@@ -42,6 +42,9 @@ type Settings struct {
 	// Policy of a source; nil: the zero Policy for all.
 	Policy   func(Source) Policy
 	Interval time.Duration // between polls of one certificate
+	// RequireInitialSync makes Report's Initial, and Synced, wait until every certificate
+	// has been available once.
+	RequireInitialSync bool
 	// Keep is how many versions of each certificate are served; 0: 2. KeepAll are those
 	// that the vault has, at most MaxVersions; another number counts those that came
 	// since the start.
@@ -99,6 +102,7 @@ type Syncer struct {
 	log    *slog.Logger
 	wishes chan *wish
 	ready  chan struct{}               // closed when every certificate was tried once
+	synced chan struct{}               // closed when the first initial sync is over
 	cache  *cache.Cache[*tree.Version] // older versions, by cacheKey
 
 	// mu is held to write or read these, never while anything is fetched or
@@ -117,6 +121,8 @@ type Syncer struct {
 	turnAt     time.Time       // when something is to be published by itself; zero: never
 	kept       map[string]last // what the image has of certificates, by key
 	recalling  bool            // the cache is being filled with what the image has; in New alone
+	initial    initialSync
+	loadBegan  time.Time // when settings came with certificates that had not been tried
 }
 
 // changePatience is how long changed settings wait for certificates that they
@@ -138,7 +144,7 @@ func New(opts Options, settings Settings) *Syncer {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Syncer{opts: opts, log: opts.Logger, wishes: make(chan *wish), ready: make(chan struct{}), dirty: true}
+	s := &Syncer{opts: opts, log: opts.Logger, wishes: make(chan *wish), ready: make(chan struct{}), synced: make(chan struct{}), dirty: true}
 	if s.opts.Blob == nil {
 		s.opts.Blob = func([32]byte) *tree.Blob { return nil }
 	}
@@ -149,6 +155,7 @@ func New(opts Options, settings Settings) *Syncer {
 	s.cache = cache.New(held)
 	s.cache.SetLimit(settings.OldVersions)
 	s.recallAll()
+	s.recallInitial()
 	s.configure(settings)
 	return s
 }
@@ -156,6 +163,10 @@ func New(opts Options, settings Settings) *Syncer {
 // Ready is closed when every certificate of the first settings has been tried
 // once and what came of it is published.
 func (s *Syncer) Ready() <-chan struct{} { return s.ready }
+
+// Synced is closed when the initial sync is over, well or badly; from the start if the
+// settings require none. One that changed settings begin anew does not open it again.
+func (s *Syncer) Synced() <-chan struct{} { return s.synced }
 
 // Run polls until ctx ends. Its error is ctx's.
 //
@@ -173,7 +184,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 			r.send(ctx) // what was found to be missing
 		}
 		r.describe()
-		timer := time.NewTimer(time.Until(r.wake()))
+		s.lookAtInitial()
+		timer := time.NewTimer(time.Until(s.initialEnd(r.wake())))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
@@ -272,6 +284,7 @@ func (s *Syncer) configure(settings Settings) {
 	}
 	var all []*certificate
 	taken := map[string]*certificate{}
+	more := false // than was known of
 	for _, src := range settings.Sources {
 		if taken[src.Key()] != nil {
 			continue
@@ -286,6 +299,8 @@ func (s *Syncer) configure(settings Settings) {
 				c.versions, c.warnings, c.lastSuccess, c.shown, c.keyless = old.versions, old.warnings, old.lastSuccess, old.shown, old.keyless
 				c.disabled = old.disabled
 				s.inherit(c, old)
+			} else {
+				more = true
 			}
 		}
 		taken[src.Key()] = c
@@ -317,7 +332,11 @@ func (s *Syncer) configure(settings Settings) {
 			all = append(all, c)
 		}
 	}
+	if _, going := s.loading(); !going {
+		s.loadBegan = now
+	}
 	s.settings, s.certs, s.byKey, s.dirty, s.publishAt = settings, all, taken, true, time.Time{}
+	s.initialConfigured(more, now)
 	s.cache.SetLimit(settings.OldVersions)
 	s.cache.Retain(func(key string) bool {
 		c, id := taken[sourceOf(key)], certs.Version(key[len(sourceOf(key))+1:])
