@@ -220,6 +220,12 @@ func (c *Client) Drop(name string) error {
 // fail.
 func (c *Client) Ready() error { return c.send("READY=1") }
 
+// Extend asks systemd to wait for Ready for so long from now, however long a start may
+// take by its settings. What is said last counts. A Keeper passes it over.
+func (c *Client) Extend(d time.Duration) error {
+	return c.send(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", d.Microseconds()))
+}
+
 // Status says in a line what the server does. Lines are joined.
 func (c *Client) Status(text string) error {
 	return c.send("STATUS=" + strings.ReplaceAll(text, "\n", " "))

@@ -25,6 +25,8 @@ type Report struct {
 	Mounts       []string      `json:"mounts"`
 	Certificates []Certificate `json:"certificates"`
 	Leaving      []Leaving     `json:"leaving,omitempty"`
+	InitialSync  InitialSync   `json:"initialSync"`
+	Loading      *Loading      `json:"loading,omitempty"` // while it lasts
 	Vaults       []Vault       `json:"vaults"`
 	Held         Held          `json:"held"`
 	Cache        Cache         `json:"cache"`
@@ -40,7 +42,9 @@ type Report struct {
 type State string
 
 const (
-	Starting State = "starting" // some certificate has not been tried yet, or the stores are not visible yet
+	// Some certificate has not been tried yet, the stores are not visible yet, or the
+	// initial sync that the settings require is not over.
+	Starting State = "starting"
 	Ready    State = "ready"    // every certificate is up to date
 	Degraded State = "degraded" // something fails; what was good is served
 )
@@ -77,6 +81,38 @@ type Leaving struct {
 	URL   string    `json:"url"`
 	Links []string  `json:"links"`
 	At    time.Time `json:"at"` // when they go
+}
+
+// InitialSync is how far the certificates have come that all were to be there once. What
+// is served does not depend on it.
+type InitialSync struct {
+	// Required is what the settings say; if it is false the state is "success" from the
+	// start.
+	Required bool `json:"required"`
+	// State is "transitioning", "success" or "error", which may become "success" still.
+	State     string `json:"state"`
+	Available int    `json:"available"`
+	Total     int    `json:"total"`
+	// Try is how many tries have failed of the certificate that lacks and failed most
+	// often, Of after how many the state is "error"; both 0 if it is not required.
+	Try  int        `json:"try"`
+	Of   int        `json:"of"`
+	Next *time.Time `json:"next,omitempty"` // try; absent if nothing lacks
+}
+
+// States of an initial sync.
+const (
+	SyncTransitioning = "transitioning"
+	SyncSuccess       = "success"
+	SyncFailed        = "error"
+)
+
+// Loading is how far the first round through the certificates has come.
+type Loading struct {
+	Done   int       `json:"done"`
+	Total  int       `json:"total"`
+	Failed int       `json:"failed"` // of those that are done, and nothing is there of
+	Since  time.Time `json:"since"`
 }
 
 // Error in words for a person and a kind for a program.

@@ -261,6 +261,7 @@ func TestChangedSettingsBeginTheInitialSyncForNewCertificates(t *testing.T) {
 		if err := s.Change(t.Context(), without); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		if i := s.Report().Initial; i.State != Success || i.Total != 1 {
 			t.Errorf("it was taken out again, and is shown for a while: %+v", i)
 		}
@@ -278,7 +279,8 @@ func TestChangedSettingsBeginTheInitialSyncForNewCertificates(t *testing.T) {
 		if i := change(s, "www", "api", "new"); i.State != Transitioning || i.Try != 1 || i.Total != 3 {
 			t.Errorf("another was added, and the tries of before count: %+v", i)
 		}
-		if err := s.Change(t.Context(), settings(t, v, time.Hour, "www", "api", "new")); err != nil || s.Report().Initial.State != Success {
+		err := s.Change(t.Context(), settings(t, v, time.Hour, "www", "api", "new"))
+		if synctest.Wait(); err != nil || s.Report().Initial.State != Success {
 			t.Errorf("no longer required: %v, %+v", err, s.Report().Initial)
 		}
 		if i := change(s, "www", "api", "new"); i.State != Transitioning {

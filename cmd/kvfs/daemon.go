@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,8 @@ type daemon struct {
 	stop   context.CancelFunc
 	// shown is set when the stores are visible.
 	shown atomic.Bool
+	// announced is set when kvfs is ready for those who wait for certificates.
+	announced atomic.Bool
 	// reloads are wishes to read the settings again; each gets an answer.
 	reloads chan chan<- status.Reloaded
 
@@ -161,7 +164,7 @@ func prepareStores(log *slog.Logger, come, all, own []string) error {
 // settings of the syncer; stores are those that exist.
 func (d *daemon) settings(w wanted, stores []string) kvsync.Settings {
 	s := kvsync.Settings{Vault: w.vault, Policy: d.policies(w), Sources: sources(w.cfg.Certificates), Interval: w.cfg.PollingInterval,
-		Keep: w.cfg.KeepVersions, OldVersions: int64(w.cfg.OldVersionsInMiB) << 20}
+		RequireInitialSync: w.cfg.RequireInitialSync, Keep: w.cfg.KeepVersions, OldVersions: int64(w.cfg.OldVersionsInMiB) << 20}
 	if w.cfg.KeepVersions == config.AllVersions {
 		s.Keep = kvsync.KeepAll
 	}
@@ -212,15 +215,15 @@ func (d *daemon) reportUnknown(entries []tree.Entry, unknown [][]acl.Unknown) {
 	d.unknown = now
 }
 
-// serve does everything until ctx ends. ready is called when the stores are visible,
-// and is told whether nobody has shown anything in them before; every value of hangUps
-// asks to read the settings again and to poll.
+// serve does everything until ctx ends. visible is called when the stores are; ready
+// when what has waited for certificates may go on, unless a predecessor has got so far.
+// Every value of hangUps asks to read the settings again and to poll.
 //
 // Things start in the order poll, connection, stores, and end in the reverse
 // order. The kernel is answered from before the first store appears until after
 // the last is gone. After a predecessor the kernel is being answered already, and
 // everything else follows.
-func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, ready func(first bool)) (err error) {
+func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, ready func()) (err error) {
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
 	if os.Getenv("GOGC") == "" {
@@ -239,6 +242,7 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, ready func
 	work.Go(func() error { defer d.stop(); return ignoreEnd(ctx, d.syncer.Run(ctx)) })
 	work.Go(func() error { defer d.stop(); return d.control.Serve(ctx, d) })
 	work.Go(func() error { d.watch(ctx); return nil })
+	work.Go(func() error { d.showLoading(ctx); return nil })
 	defer func() {
 		d.stop()
 		err = errors.Join(err, work.Wait())
@@ -263,8 +267,18 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, ready func
 		}
 	}
 	d.shown.Store(true)
-	d.tell(d.client.Ready())
-	ready(first)
+	visible()
+	if d.app.server.unit == "" {
+		d.tell(d.client.Ready()) // a keeper of ours is told that this process answers
+	}
+	synced := d.syncer.Synced()
+	select {
+	case <-synced:
+		synced = nil
+		d.announce(first, ready)
+	default:
+		first = true // nobody has announced it
+	}
 	if !sameSet(d.fs.Mounts(), d.stores(d.wanted())) {
 		_ = d.settle(ctx) // it has said what is wrong, and is tried again
 	}
@@ -282,7 +296,22 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, ready func
 			answer <- d.reload(ctx)
 		case <-d.alarm():
 			d.expire(ctx)
+		case <-synced:
+			synced = nil
+			d.announce(first, ready)
 		}
+	}
+}
+
+// announce says that what waits for certificates may go on. To systemd that is READY=1,
+// on which the units behind this one wait.
+func (d *daemon) announce(first bool, ready func()) {
+	d.announced.Store(true)
+	if d.app.server.unit != "" {
+		d.tell(d.client.Ready())
+	}
+	if first {
+		ready()
 	}
 }
 
@@ -313,29 +342,37 @@ func (d *daemon) leave() error {
 	return errors.Join(d.fs.Detach(), d.serving.end())
 }
 
+// How long systemd is asked to go on waiting for READY=1, and how often where it wants no
+// pings. The first time has to come within TimeoutStartSec=, 90 s if nobody says
+// otherwise.
+const (
+	startExtension = time.Minute
+	extendEvery    = 20 * time.Second
+)
+
 // watch tells the keeper that all is well, for as long as it is, and says when there is
 // no keeper any more.
 func (d *daemon) watch(ctx context.Context) {
-	var tick <-chan time.Time
 	every := d.client.PingEvery()
-	if every > 0 {
-		t := time.NewTicker(every)
-		defer t.Stop()
-		tick = t.C
-	}
+	tick := time.NewTicker(cmp.Or(every, extendEvery))
+	defer tick.Stop()
 	gone := d.client.Gone()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick:
+		case <-tick.C:
+			if d.shown.Load() && !d.announced.Load() && d.app.server.unit != "" {
+				d.tell(d.client.Extend(startExtension)) // before the ping: it is about the watchdog too
+			}
 			// A request that is not answered for so long never will be: no ping, and this
 			// process is replaced.
-			if d.fs.Busy() < every {
+			if every > 0 && d.fs.Busy() < every {
 				d.tell(d.client.Ping())
 			}
 		case <-gone:
-			gone, tick = nil, nil
+			gone = nil
+			tick.Stop()
 			d.log.Error("the keeper has died: all is served, but the next death of this process ends that", "hint", "restart kvfs when it suits you")
 		}
 	}

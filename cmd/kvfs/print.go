@@ -147,6 +147,7 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 		return a.printJSON(r)
 	}
 	a.printState(r, now)
+	a.printInitial(r, now)
 	if r.Processes.Keeper == 0 {
 		a.printf("  warning: there is no keeper: when process %d dies, so do the mounts\n  hint: restart kvfs when it suits you\n", r.Processes.Server)
 	}
@@ -179,6 +180,42 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 
 func (a *app) printState(r status.Report, now time.Time) {
 	a.printf("kvfs is %s; up %s, process %d, at %s\n", r.State, span(now.Sub(r.Started)), r.Processes.Server, strings.Join(r.Mounts, ", "))
+}
+
+// printInitial tells of an initial sync that is not a success yet, and of a load.
+func (a *app) printInitial(r status.Report, now time.Time) {
+	switch i := r.InitialSync; i.State {
+	case status.SyncTransitioning:
+		a.printf("  initial sync: %s\n", initialProgress(i, now))
+	case status.SyncFailed:
+		a.printf("  error: the initial sync has failed: %d of %d certificates available after %d %s; polling goes on, next %s\n",
+			i.Available, i.Total, i.Try, plural(i.Try, "try", "tries"), until(i.Next, now))
+	}
+	if l := r.Loading; l != nil {
+		a.printf("  %s, for %s\n", loadingProgress(l.Done, l.Total, l.Failed), span(now.Sub(l.Since)))
+	}
+}
+
+// initialProgress of one that goes on.
+func initialProgress(i status.InitialSync, now time.Time) string {
+	return fmt.Sprintf("%d of %d certificates available; try %d of %d, next %s", i.Available, i.Total, i.Try, i.Of, until(i.Next, now))
+}
+
+func loadingProgress(done, total, failed int) string {
+	said := fmt.Sprintf("loading %s of %s %s", grouped(done), grouped(total), plural(total, "certificate", "certificates"))
+	if failed > 0 {
+		said += fmt.Sprintf(", %s failed", grouped(failed))
+	}
+	return said
+}
+
+// grouped is a number as people write it: 1,000.
+func grouped(n int) string {
+	s := strconv.Itoa(n)
+	for at := len(s) - 3; at > 0; at -= 3 {
+		s = s[:at] + "," + s[at:]
+	}
+	return s
 }
 
 // printReady shows what there was to wait for.
@@ -222,7 +259,7 @@ func (a *app) printTrouble(c status.Certificate, now time.Time) {
 // fingerprint of what a person would see change in a report.
 func fingerprint(r status.Report) string {
 	var b strings.Builder
-	fmt.Fprintln(&b, r.State, r.Mounts, r.Error, r.Leaving)
+	fmt.Fprintln(&b, r.State, r.Mounts, r.Error, r.Leaving, r.InitialSync.State, r.InitialSync.Available, r.InitialSync.Try)
 	for _, c := range r.Certificates {
 		fmt.Fprintln(&b, c.URL, c.State, c.Version, c.Error)
 	}

@@ -29,7 +29,10 @@ func (d *daemon) Report() status.Report {
 		Mounts:    nonNil(d.fs.Mounts()), Requests: served.Requests, Panics: served.Panics, Held: status.Held{Versions: synced.Versions, Bytes: synced.Bytes},
 		Cache:        status.Cache{Versions: old.Values, Bytes: old.Bytes, Limit: old.Limit, Hits: old.Hits, Misses: old.Misses, Evictions: old.Evictions, Failures: old.Failures},
 		Image:        status.Image{Records: image.Records, Bytes: image.Bytes, Size: image.Size, Secret: image.Secret},
-		Certificates: []status.Certificate{}, Vaults: []status.Vault{},
+		Certificates: []status.Certificate{}, Vaults: []status.Vault{}, InitialSync: initialStatus(synced.Initial),
+	}
+	if l := synced.Loading; l != nil {
+		r.Loading = &status.Loading{Done: l.Done, Total: l.Total, Failed: l.Failed, Since: l.Since.UTC().Truncate(time.Second)}
 	}
 	if err := d.trouble(r.Mounts, synced.Publish); err != nil {
 		r.State, r.Error = status.Degraded, err
@@ -68,6 +71,10 @@ func vaults(answering []kvsync.VaultStatus, asked []vault.HostStats) []status.Va
 		}
 	}
 	return all
+}
+
+func initialStatus(i kvsync.Initial) status.InitialSync {
+	return status.InitialSync{Required: i.Required, State: string(i.State), Available: i.Available, Total: i.Total, Try: i.Try, Of: i.Of, Next: status.Time(i.Next)}
 }
 
 func certificateStatus(now wanted, c kvsync.Status) status.Certificate {
@@ -143,6 +150,9 @@ func absolute(path string) string {
 }
 
 func overall(r kvsync.Report) status.State {
+	if r.Initial.State == kvsync.Transitioning {
+		return status.Starting
+	}
 	state := status.Ready
 	for _, c := range r.Certificates {
 		switch c.State {

@@ -23,6 +23,7 @@ type app struct {
 	verbose        bool
 	json           bool // of the command that runs: errors are printed as data too
 	server         serverOptions
+	console        *console // of a server at a terminal; nil otherwise
 }
 
 // run is the whole program: it returns the exit code.

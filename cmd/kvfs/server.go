@@ -31,6 +31,9 @@ func newKeeper(a *app, args []string, log *os.File, ready func()) (*keeper.Keepe
 	const self = "/proc/self/exe" // as it was started, whatever lies at its path by now
 	quiet := *a
 	quiet.stderr = log
+	if c := newConsole(log); c != nil {
+		quiet.stderr = c // the server has the same terminal
+	}
 	hardenProcess(quiet.logger()) // who could look into this process could take what it keeps
 	return keeper.New(keeper.Options{Command: append([]string{exe}, args...), Fallback: append([]string{self}, args...),
 		LastGasp: []string{self, "lastgasp"}, Watchdog: watchdog, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: log,
@@ -39,6 +42,9 @@ func newKeeper(a *app, args []string, log *os.File, ready func()) (*keeper.Keepe
 
 // mount keeps a server running until ctx ends or the server is done.
 func (a *app) mount(ctx context.Context, args []string) error {
+	if c := newConsole(a.stderr); c != nil {
+		a.stderr = c
+	}
 	k, err := newKeeper(a, args, os.Stderr, nil)
 	if err != nil {
 		return err
@@ -124,8 +130,12 @@ func (a *app) serverFlags(cmd *cobra.Command) {
 	}
 }
 
-// runServer takes over from a predecessor, or begins. ready is called when it serves.
+// runServer takes over from a predecessor, or begins. ready is called when the stores are
+// visible.
 func (a *app) runServer(ctx context.Context, o origin, ready func()) error {
+	if a.console = newConsole(a.stderr); a.console != nil {
+		a.stderr = a.console
+	}
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, syscall.SIGTERM, os.Interrupt) // before anything that takes time
 	hardenProcess(a.logger())
@@ -141,12 +151,7 @@ func (a *app) runServer(ctx context.Context, o origin, ready func()) error {
 	if err != nil {
 		return err
 	}
-	err = d.serve(ctx, reload, func(first bool) {
-		ready()
-		if first {
-			a.printServing(d.now.cfg, d.syncer.Report())
-		}
-	})
+	err = d.serve(ctx, reload, ready, func() { a.printServing(d.wanted().cfg, d.syncer.Report()) })
 	switch {
 	case err != nil:
 		return err

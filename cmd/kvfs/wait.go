@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,9 +31,12 @@ also for a kvfs that has not been started yet. For what is started after kvfs, s
 as a server that needs its certificate. A certificate that could not be had is no
 reason to wait longer: kvfs status says what is wrong with it.
 
+With requireInitialSync in the settings it is: then it waits until every certificate
+has been there once, and fails when kvfs has tried 25 times, which takes half an hour.
+
 Fails when the time is over.`,
 		Example: `  kvfs wait && systemctl start nginx
-  kvfs wait --timeout 5m`,
+  kvfs wait --timeout 40m`,
 		Args: takes(0, 0, nothing),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if timeout <= 0 {
@@ -50,7 +55,7 @@ Fails when the time is over.`,
 func (a *app) wait(ctx context.Context, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	client, last := status.NewClient(a.socket), error(nil)
+	client, last, failed := status.NewClient(a.socket), error(nil), (*failure)(nil)
 	for pause := waitFirst; ; pause = min(2*pause, waitMost) {
 		r, err := client.Report(ctx)
 		if err == nil {
@@ -59,6 +64,8 @@ func (a *app) wait(ctx context.Context, timeout time.Duration) error {
 		switch {
 		case err == nil:
 			return a.printReady(r, time.Now())
+		case errors.As(err, &failed) && failed.kind == initialFailed:
+			return err
 		case errors.Is(err, os.ErrPermission):
 			return err
 		case ctx.Err() == nil || last == nil: // else it says only that the time was over
@@ -86,10 +93,38 @@ func unready(r status.Report) error {
 	switch {
 	case len(pending) > 0:
 		return fail(exitFailed, "starting", hint, "%d of %d certificates have not been asked for, or are not visible, such as %s", len(pending), len(r.Certificates), pending[0])
+	case r.InitialSync.State == status.SyncTransitioning:
+		return fail(exitFailed, "starting", hint, "%s", initialProgress(r.InitialSync, time.Now()))
+	case r.InitialSync.State == status.SyncFailed:
+		return lacking(r)
 	case r.State == status.Starting:
 		return fail(exitFailed, "starting", hint, "the stores are not visible yet")
 	case r.Error != nil && r.Error.Kind != "settings": // settings that are refused leave all as it is
 		return fail(exitFailed, r.Error.Kind, r.Error.Hint, "%s", r.Error.Fact)
 	}
 	return nil
+}
+
+const (
+	initialFailed = "initial-sync" // kind of failure
+	lackingNamed  = 5              // certificates that a failure names
+)
+
+// lacking is the failure of an initial sync: which certificates have never been there,
+// and why.
+func lacking(r status.Report) error {
+	var facts []string
+	var hint string
+	for _, c := range r.Certificates {
+		if c.Version != "" || c.Error == nil || c.State == string(kvsync.Hidden) || c.State == string(kvsync.Removed) {
+			continue
+		}
+		facts, hint = append(facts, c.URL+": "+c.Error.Fact), cmp.Or(hint, c.Error.Hint)
+	}
+	if more := len(facts) - lackingNamed; more > 0 {
+		facts = append(facts[:lackingNamed], fmt.Sprintf("and %d more", more))
+	}
+	i := r.InitialSync
+	return fail(exitFailed, initialFailed, cmp.Or(hint, "see kvfs status"), "%d of %d certificates available after %d %s: %s",
+		i.Available, i.Total, i.Try, plural(i.Try, "try", "tries"), strings.Join(facts, "; "))
 }
