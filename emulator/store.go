@@ -212,6 +212,26 @@ func (e *Emulator) Recover(vault, name string) error {
 	return nil
 }
 
+// Purge forgets a deleted secret, so that another one may have its name. It fails with
+// ErrNotFound, also for a secret that is not deleted.
+func (e *Emulator) Purge(vault, name string) error {
+	e.store.mu.Lock()
+	defer e.store.mu.Unlock()
+	found, err := e.store.find(vault, name)
+	if err != nil {
+		return err
+	}
+	if found.deleted.IsZero() {
+		return fmt.Errorf("deleted secret %q: %w", name, ErrNotFound)
+	}
+	secrets, err := e.store.vault(vault)
+	if err != nil {
+		return err
+	}
+	delete(secrets, strings.ToLower(name))
+	return nil
+}
+
 // version finds a version by id, the newest by "". nil: there is none.
 func (s *secret) version(id string) *version {
 	if id == "" {

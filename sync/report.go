@@ -109,7 +109,11 @@ func (c *certificate) timely(now time.Time) (warnings []string) {
 	current := c.current(now)
 	switch {
 	case current == nil && len(c.versions) > 0:
-		warn("version %s is hidden, as the settings ask: it has expired, or is disabled in the vault", c.versions[0].ID)
+		why := "it is disabled in the vault"
+		if !c.policy.HideDisabled || !c.disabled {
+			why = "it has expired on " + c.versions[c.linked(now)].NotAfter.UTC().Format(time.RFC3339)
+		}
+		warn("version %s is hidden, as the settings ask: %s", c.versions[0].ID, why)
 		return warnings
 	case current == nil:
 		return nil

@@ -18,8 +18,13 @@ import (
 	"kvfs/emulator"
 )
 
-// madeBundle is PEM of a certificate of its own issuer, which is not in it.
+// madeBundle is PEM of a certificate of its own issuer, which is not in it, for a day.
 func madeBundle(t *testing.T, from time.Time, issuer string, names ...string) string {
+	t.Helper()
+	return bundleUntil(t, from, time.Now().Add(24*time.Hour), issuer, names...)
+}
+
+func bundleUntil(t *testing.T, from, until time.Time, issuer string, names ...string) string {
 	t.Helper()
 	keys := make([]*ecdsa.PrivateKey, 2)
 	for i := range keys {
@@ -29,7 +34,7 @@ func madeBundle(t *testing.T, from time.Time, issuer string, names ...string) st
 		}
 	}
 	tmpl := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
-		NotBefore: from, NotAfter: time.Now().Add(24 * time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+		NotBefore: from, NotAfter: until, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	parent := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: issuer}, IsCA: true}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, keys[0].Public(), keys[1])
 	if err != nil {
