@@ -109,11 +109,11 @@ func (c *certificate) timely(now time.Time) (warnings []string) {
 	current := c.current(now)
 	switch {
 	case current == nil && len(c.versions) > 0:
-		why := "it is disabled in the vault"
+		hidden, why := c.versions[c.linked(now)], "it is disabled in the vault"
 		if !c.policy.HideDisabled || !c.disabled {
-			why = "it has expired on " + c.versions[c.linked(now)].NotAfter.UTC().Format(time.RFC3339)
+			why = "it has expired on " + hidden.NotAfter.UTC().Format(time.RFC3339)
 		}
-		warn("version %s is hidden, as the settings ask: %s", c.versions[0].ID, why)
+		warn("version %s is hidden, as the settings ask: %s", hidden.ID, why)
 		return warnings
 	case current == nil:
 		return nil

@@ -195,13 +195,22 @@ func TestServiceIsReadyWhenTheInitialSyncIsOver(t *testing.T) {
 	if is := s.m.property("ActiveState"); is != "activating" {
 		t.Errorf("the service is %s", is)
 	}
+	active := func(unit string) string {
+		return strings.TrimSpace(s.m.must("systemctl", "show", "--value", "--property=ActiveState", unit))
+	}
+	if is := active("after.service"); is != "inactive" {
+		t.Errorf("what is ordered behind it is %s", is)
+	}
 	s.recover("www")
 	s.until("the service is ready", func() bool { return s.m.property("ActiveState") == "active" })
 	if target, err := os.Readlink(s.path("site")); err != nil || target == "" {
 		t.Error("it is ready, and the certificate is not there:", err)
 	}
+	s.until("what is ordered behind it has found the certificate", func() bool { return active("after.service") == "active" })
 	s.m.must("systemctl", "restart", unitName) // which does not begin anew
-	s.m.must("systemctl", "start", "after.service")
+	if i := s.report().InitialSync; i.State != "success" {
+		t.Errorf("after a restart: %+v", i)
+	}
 }
 
 // terminal makes a terminal of 80 columns, of which it returns both ends.

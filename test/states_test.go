@@ -343,3 +343,24 @@ func TestRefusedByTheVault(t *testing.T) {
 		s.end(15)
 	}
 }
+
+// An identity that gets no token any more: what was good stays, until it is the right
+// one again.
+func TestIdentityOfTheSettingsIsNoneOfTheMachine(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"})
+	s.mount()
+	was := s.leads("contoso-web.www")
+	s.configure(func(d document) { d["authenticationSettings"].(map[string]any)["msiClientId"] = otherID })
+	if _, _, code := s.run("refresh", "--settings"); code != 4 {
+		t.Errorf("refresh ends with %d", code)
+	}
+	s.is("www", "stale", "identity", "msiObjectId")
+	if s.leads("contoso-web.www") != was {
+		t.Errorf("it leads to %q, before to %s", s.leads("contoso-web.www"), was)
+	}
+	readFile(t, s.path("contoso-web.www"))
+	s.configure(nil)
+	s.must("refresh", "--settings")
+	s.is("www", "ok", "", "")
+}

@@ -40,3 +40,50 @@ func TestCheckTellsHowManyVersionsAreKept(t *testing.T) {
 		}
 	}
 }
+
+func TestStatusTellsOfAnInitialSyncAndOfALoad(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	soon := now.Add(4500 * time.Millisecond)
+	for name, test := range map[string]struct {
+		report status.Report
+		want   string
+	}{
+		"not required": {status.Report{InitialSync: status.InitialSync{State: status.SyncSuccess, Total: 2}}, ""},
+		"going on":     {status.Report{InitialSync: status.InitialSync{Required: true, State: status.SyncTransitioning, Available: 1, Total: 2, Try: 3, Of: 25, Next: &soon}}, "  initial sync: 1 of 2 certificates available; try 3 of 25, next in 5s\n"},
+		"failed":       {status.Report{InitialSync: status.InitialSync{Required: true, State: status.SyncFailed, Available: 1, Total: 2, Try: 25, Of: 25, Next: &soon}}, "  error: the initial sync has failed: 1 of 2 certificates available after 25 tries; polling goes on, next in 5s\n"},
+		"a load":       {status.Report{Loading: &status.Loading{Done: 120, Total: 1000, Failed: 3, Since: now.Add(-time.Minute)}}, "  loading 120 of 1,000 certificates, 3 failed, for 1m0s\n"},
+		"a great load": {status.Report{Loading: &status.Loading{Done: 999, Total: 1234567, Since: now}}, "  loading 999 of 1,234,567 certificates, for 0s\n"},
+	} {
+		var out bytes.Buffer
+		a := &app{stdout: &out}
+		if err := a.printReport(test.report, now); err != nil {
+			t.Fatal(err)
+		}
+		head, _, _ := strings.Cut(out.String(), "  warning: there is no keeper")
+		if _, got, _ := strings.Cut(head, "\n"); got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+// Who waits is told which certificates lack, and why, but not of hundreds.
+func TestWaitTellsWhatLacks(t *testing.T) {
+	r := status.Report{InitialSync: status.InitialSync{Required: true, State: status.SyncFailed, Available: 4, Total: 11, Try: 25, Of: 25}}
+	add := func(name, state, version string, err *status.Error) {
+		r.Certificates = append(r.Certificates, status.Certificate{URL: name, State: state, Version: version, Error: err})
+	}
+	wrong := &status.Error{Kind: "disabled", Fact: "403", Hint: "enable it"}
+	add("good", "ok", "1", nil)
+	add("old", "stale", "1", wrong)
+	add("hidden", "hidden", "", wrong)
+	add("removed", "removed", "", wrong)
+	for i := range 7 {
+		add(string(rune('a'+i)), "missing", "", wrong)
+	}
+	err := unready(r)
+	f := asFailure(err)
+	const want = "4 of 11 certificates available after 25 tries: a: 403; b: 403; c: 403; d: 403; e: 403; and 2 more"
+	if f.code != exitFailed || f.kind != initialFailed || f.fact != want || f.hint != "enable it" {
+		t.Errorf("%d %s %q %q", f.code, f.kind, f.fact, f.hint)
+	}
+}
