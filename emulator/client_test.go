@@ -438,6 +438,18 @@ func TestDeletedSecretIsGoneUntilRecovered(t *testing.T) {
 	if err := e.Recover("", "www"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("recovering twice: %v", err)
 	}
+	if err := e.Purge("", "www"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("purging what is not deleted: %v", err)
+	}
+	if err := errors.Join(e.Delete("", "www"), e.Purge("", "www")); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Recover("", "www"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("recovering what is purged: %v", err)
+	}
+	if other := addCertificate(t, e, Profile{Name: "www"}); get(t, c, "www", "").ID.Version() != other {
+		t.Errorf("its name leads to %s, want %s", get(t, c, "www", "").ID.Version(), other)
+	}
 }
 
 func second[T any](_ T, err error) error { return err }

@@ -116,7 +116,8 @@ func TestClientSpeaksTheProtocolOfSystemd(t *testing.T) {
 		}
 		for want, say := range map[string]func() error{
 			"READY=1": c.Ready, "STOPPING=1": c.Stopping, "WATCHDOG=1": c.Ping,
-			"STATUS=two lines": func() error { return c.Status("two\nlines") },
+			"EXTEND_TIMEOUT_USEC=90000000": func() error { return c.Extend(90 * time.Second) },
+			"STATUS=two lines":             func() error { return c.Status("two\nlines") },
 		} {
 			if err := say(); err != nil {
 				t.Fatal(err)

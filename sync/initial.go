@@ -13,13 +13,13 @@ import (
 // waits for that. What is served does not depend on it.
 
 const (
-	// initialTries is how many tries of one certificate may fail before the initial sync
-	// has. Their waits, by nextPoll, are 32 minutes in all where the interval is not
-	// shorter.
+	// initialTries is after how many failed tries of one certificate the initial sync has
+	// failed. The waits between them, by nextPoll, are 32 minutes in all, less where the
+	// interval is shorter.
 	initialTries = 25
-	// initialPatience ends it too: a vault that asks to wait, that does not answer for
-	// many certificates, or whose version a policy refuses, is tried less often, and who
-	// waits for kvfs must not wait for ever. Azure's own patience is 90 minutes.
+	// initialPatience ends it too. A vault that asks to wait is tried less often, and so is
+	// one that does not answer for many certificates, or whose version a policy refuses;
+	// who waits for kvfs must not wait for ever. Azure's own patience is 90 minutes.
 	initialPatience = time.Hour
 )
 
@@ -41,11 +41,11 @@ type Initial struct {
 	// certificate whose key must not leave the vault is available with its chain alone:
 	// no try brings the key.
 	Available, Total int
-	// Try is the number of tries that have failed of the certificate that failed most
-	// often, of Of that may. They count while one lacks, also when there were more. Next
-	// is when the first of those that lack is tried again; zero if none lacks.
+	// Try is how many tries of a certificate have failed since the initial sync began, of
+	// those that lack the one that was tried most often; 0 if none lacks. With Of the
+	// initial sync has failed, and tries go on. Both are 0 if it is not required.
 	Try, Of int
-	Next    time.Time
+	Next    time.Time // try of one that lacks; zero if none does
 }
 
 // initialSync is what is known of it between two looks. The Syncer's mu guards it.
@@ -68,8 +68,6 @@ type keptInitial struct {
 	Tries int          `json:"tries"`
 }
 
-const keyInitial = "i" // the record's key in the image
-
 // after is the state that follows a state when this is how things are, and so much time
 // has passed since it began.
 func (s InitialState) after(i Initial, passed time.Duration) InitialState {
@@ -82,7 +80,8 @@ func (s InitialState) after(i Initial, passed time.Duration) InitialState {
 	return Transitioning
 }
 
-// tries is how often a certificate was asked for in vain since the last success.
+// tries is how often a certificate was asked for in vain since the last success; of one
+// that lacks, since it came.
 func (c *certificate) tries() int { return c.failures }
 
 // available tells whether nobody needs to wait for a certificate any more.

@@ -114,7 +114,7 @@ func TestInitialSyncFailsAfter25TriesAndSucceedsWhenTheCertificateComes(t *testi
 		}
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
-		if i := s.Report().Initial; i.State != Failed || i.Next.Sub(time.Now()) > 2*time.Minute || len(v.waits("api")) < 24*30 {
+		if i := s.Report().Initial; i.State != Failed || time.Until(i.Next) > 2*time.Minute || len(v.waits("api")) < 24*30 {
 			t.Errorf("a day later: %+v after %d tries", i, len(v.waits("api")))
 		}
 		v.set(func() { delete(v.errs, "api") })

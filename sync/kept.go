@@ -25,6 +25,7 @@ const (
 	keyCertificate = "v" // and its key
 	keySources     = "w" // and the key of a certificate
 	keyCached      = "o" // and the key in the cache
+	keyInitial     = "i" // alone
 )
 
 // keptCertificate is the record of a certificate.
