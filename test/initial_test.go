@@ -150,6 +150,24 @@ func TestInitialSyncThatFailsIsToldAndEndsByItself(t *testing.T) {
 	}
 }
 
+// Who does not want to wait any more takes it out of the settings, or what lacks.
+func TestInitialSyncEndsWithItsReason(t *testing.T) {
+	for name, edit := range map[string]func(document){
+		"not required any more": nil,
+		"without what lacks":    func(d document) { d.secrets()["requireInitialSync"] = true; d.keep("www") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := requireInitialSync(t)
+			s.start("mount", s.settings, "--store", s.store)
+			s.tried(1)
+			s.configure(edit)
+			s.must("refresh", "--settings", "www")
+			s.await("kvfs: serving 1 of ")
+			s.must("wait")
+		})
+	}
+}
+
 // Without requireInitialSync a certificate that lacks is no reason to wait.
 func TestInitialSyncThatIsNotRequired(t *testing.T) {
 	s := requireInitialSync(t)
