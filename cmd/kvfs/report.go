@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"kvfs/certs"
+	"kvfs/config"
 	"kvfs/fs"
 	"kvfs/status"
 	kvsync "kvfs/sync"
@@ -40,8 +41,9 @@ func (d *daemon) Report() status.Report {
 	if !d.shown.Load() {
 		r.State = status.Starting
 	}
+	entries := entriesBySource(now)
 	for _, c := range synced.Certificates {
-		s := certificateStatus(now, c)
+		s := certificateStatus(now, entries[c.Source.Key()], c)
 		s.Warnings = append(slices.Clone(s.Warnings), unknown[c.Source.Key()]...)
 		r.Certificates = append(r.Certificates, s)
 	}
@@ -77,11 +79,22 @@ func initialStatus(i kvsync.Initial) status.InitialSync {
 	return status.InitialSync{Required: i.Required, State: string(i.State), Available: i.Available, Total: i.Total, Try: i.Try, Of: i.Of, Next: status.Time(i.Next)}
 }
 
-func certificateStatus(now wanted, c kvsync.Status) status.Certificate {
+// entriesBySource are the entries that show each source, by its key: making keys takes
+// too long to compare each source with each entry.
+func entriesBySource(now wanted) map[string][]config.Certificate {
+	all := map[string][]config.Certificate{}
+	for _, c := range now.certificates() {
+		key := source(c).Key()
+		all[key] = append(all[key], c)
+	}
+	return all
+}
+
+func certificateStatus(now wanted, entries []config.Certificate, c kvsync.Status) status.Certificate {
 	s := status.Certificate{
 		URL: c.Source.Ref.String(), State: string(c.State), Version: string(c.Version), Failures: c.Failures,
 		NotAfter: status.Time(c.NotAfter), LastAttempt: status.Time(c.LastAttempt), LastSuccess: status.Time(c.LastSuccess),
-		NextPoll: status.Time(c.NextTry), Identity: c.Source.Identity.String(), Links: links(now, c.Source, c.State != kvsync.Partial), Warnings: c.Warnings, LeftOut: c.LeftOut, Error: statusError(c.Err),
+		NextPoll: status.Time(c.NextTry), Identity: c.Source.Identity.String(), Links: links(entries, c.State != kvsync.Partial), Warnings: c.Warnings, LeftOut: c.LeftOut, Error: statusError(c.Err),
 	}
 	if c.State == kvsync.Removed {
 		s.RemovedAt, s.NextPoll = status.Time(now.removedAt(c.Source)), nil
@@ -107,13 +120,10 @@ func leaving(now wanted) (all []status.Leaving) {
 	return all
 }
 
-// links are the paths under which a certificate is shown.
-func links(now wanted, src kvsync.Source, hasKey bool) []string {
+// links are the paths under which a certificate of these entries is shown.
+func links(entries []config.Certificate, hasKey bool) []string {
 	paths := []string{}
-	for _, c := range now.certificates() {
-		if source(c).Key() != src.Key() {
-			continue
-		}
+	for _, c := range entries {
 		for _, path := range linkPaths(c, hasKey) {
 			if !slices.Contains(paths, path) {
 				paths = append(paths, path)
