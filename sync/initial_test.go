@@ -88,10 +88,11 @@ func TestInitialSyncFailsAfter25TriesAndSucceedsWhenTheCertificateComes(t *testi
 		began := time.Now()
 		s := running(t, Options{Publisher: p, Logger: slog.New(slog.NewTextHandler(log, nil))}, requiring(settings(t, v, time.Hour, "www", "api")))
 		<-s.Ready()
-		time.Sleep(6 * time.Second) // tries at 0, 2 and 5 s
+		time.Sleep(6 * time.Second) // tries at about 0, 2 and 5 s
 		synctest.Wait()
-		want := Initial{Required: true, State: Transitioning, Available: 1, Total: 2, Try: 3, Of: 25, Next: began.Add(9500 * time.Millisecond)}
-		if got := s.Report().Initial; got != want || over(s) {
+		got := s.Report().Initial
+		want := Initial{Required: true, State: Transitioning, Available: 1, Total: 2, Try: 3, Of: 25, Next: got.Next}
+		if next := got.Next.Sub(began); got != want || next < 8500*time.Millisecond || next > 10500*time.Millisecond || over(s) {
 			t.Errorf("after 3 tries: %+v, want %+v; over: %v", got, want, over(s))
 		}
 		if p.shown("www") != version(1) {
@@ -100,7 +101,7 @@ func TestInitialSyncFailsAfter25TriesAndSucceedsWhenTheCertificateComes(t *testi
 		<-s.Synced()
 		synctest.Wait()
 		took, i := time.Since(began), s.Report().Initial
-		if i.State != Failed || i.Try != 25 || took < 31*time.Minute || took > 33*time.Minute {
+		if i.State != Failed || i.Try != 25 || took < 28*time.Minute || took > 36*time.Minute {
 			t.Errorf("after %v: %+v", took, i)
 		}
 		waits := v.waits("api")
@@ -108,17 +109,17 @@ func TestInitialSyncFailsAfter25TriesAndSucceedsWhenTheCertificateComes(t *testi
 			t.Fatalf("%d waits: %v", len(waits), waits)
 		}
 		for n, wait := range waits {
-			if want := min(time.Duration(float64(2*time.Second)*pow(1.5, n)), 2*time.Minute); (wait - want).Abs() > time.Millisecond {
+			if want := min(time.Duration(float64(2*time.Second)*pow(1.5, n)), 2*time.Minute); (wait - want).Abs() > want/10 {
 				t.Errorf("wait %d is %v, want %v", n+1, wait, want)
 			}
 		}
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
-		if i := s.Report().Initial; i.State != Failed || time.Until(i.Next) > 2*time.Minute || len(v.waits("api")) < 24*30 {
+		if i := s.Report().Initial; i.State != Failed || time.Until(i.Next) > 15*time.Minute || len(v.waits("api")) < 24*4 {
 			t.Errorf("a day later: %+v after %d tries", i, len(v.waits("api")))
 		}
 		v.set(func() { delete(v.errs, "api") })
-		time.Sleep(2 * time.Minute)
+		time.Sleep(15 * time.Minute)
 		synctest.Wait()
 		if i := s.Report().Initial; i.State != Success || i.Available != 2 || i.Try != 0 || !i.Next.IsZero() {
 			t.Errorf("when it has come: %+v", i)
