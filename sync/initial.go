@@ -14,8 +14,8 @@ import (
 
 const (
 	// initialTries is after how many failed tries of one certificate the initial sync has
-	// failed. The waits between them, by nextPoll, are 32 minutes in all, less where the
-	// interval is shorter.
+	// failed. The waits between them, by nextPoll, are 32 minutes in all at most, less where
+	// the interval is shorter.
 	initialTries = 25
 	// initialPatience ends it too. A vault that asks to wait is tried less often, and so is
 	// one that does not answer for many certificates, or whose version a policy refuses;
