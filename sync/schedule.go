@@ -42,12 +42,11 @@ type history struct {
 // but never longer than the interval; where only a person can end them it grows on after
 // 25, to a quarter of the interval. It is never earlier than what the service asked for.
 func (h history) next() time.Time {
-	var wait time.Duration
+	wait := h.interval - scale(h.interval, h.pace())/10
 	switch {
-	case h.failures == 0 && !h.settled:
-		wait = scale(h.interval, h.jitter)
+	case h.failures == 0 && !h.settled: // within its own period: within another one there would be waves
+		wait = scale(wait, h.jitter)
 	case h.failures == 0:
-		wait = h.interval - scale(h.interval, h.pace())/10
 	default:
 		wait = min(h.interval, shaken(backoff(h.failures), h.jitter))
 		if h.final && h.failures > patientFailures {
