@@ -326,7 +326,13 @@ func (s *site) certificate(name string) status.Certificate {
 // else. The bound is generous and says only that it never came.
 func (s *site) until(what string, ok func() bool) {
 	s.t.Helper()
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	s.within(time.Minute, what, ok)
+}
+
+// within is until with another bound.
+func (s *site) within(bound time.Duration, what string, ok func() bool) {
+	s.t.Helper()
+	for end := time.Now().Add(bound); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if ok() {
 			return
 		}
