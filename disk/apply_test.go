@@ -40,7 +40,11 @@ func TestDirectoryEqualsTheSnapshot(t *testing.T) {
 			step(func() { s.entry("api").Grants = acl.NewList([]uint32{7, 8}, []uint32{9}) })
 			step(func() { s.entries = slices.Delete(s.entries, 1, 2) })
 			step(func() { s.add("api", acl.List{}, tree.V4) })
-			step(func() { s.entry("www").Views.Layouts = []tree.Layout{tree.Live}; s.entry("www").Links = nil; s.show("www", 4) })
+			step(func() {
+				s.entry("www").Views.Layouts = []tree.Layout{tree.Live}
+				s.entry("www").Links = nil
+				s.show("www", 4)
+			})
 			if list, err := os.ReadDir(s.path("archive/contoso-web.www")); err != nil || len(list) != 1 {
 				t.Error(list, err)
 			}
@@ -108,8 +112,11 @@ type counter struct {
 	calls map[string]int
 }
 
-func (c *counter) create(name string) (file, error) { c.calls["create"]++; return c.storage.create(name) }
-func (c *counter) open(name string) (file, error)   { c.calls["open"]++; return c.storage.open(name) }
+func (c *counter) create(name string) (file, error) {
+	c.calls["create"]++
+	return c.storage.create(name)
+}
+func (c *counter) open(name string) (file, error) { c.calls["open"]++; return c.storage.open(name) }
 func (c *counter) lstat(name string) (unix.Stat_t, error) {
 	c.calls["lstat"]++
 	return c.storage.lstat(name)

@@ -88,9 +88,20 @@ func newShop(t testing.TB, layouts ...tree.Layout) *shop {
 		t.Skip("needs root: access lists name other users")
 	}
 	unix.Umask(0o022)
-	s := &shop{t: t, store: filepath.Join(t.TempDir(), "store"), shown: map[string]tree.Shown{}}
+	s := &shop{t: t, store: filepath.Join(memory(t), "store"), shown: map[string]tree.Shown{}}
 	s.add("www", acl.NewList([]uint32{33}, []uint32{12}), layouts...)
 	return s
+}
+
+// memory is a directory on a tmpfs, if there is one: the tests sync thousands of files.
+func memory(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "kvfs-disk-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 func (s *shop) add(name string, grants acl.List, layouts ...tree.Layout) {
