@@ -426,10 +426,10 @@ func TestEveryFailureLeavesWholeFilesAndIsTriedAgain(t *testing.T) {
 					return nil
 				}}
 			}
-			s.show("www", 2, 1)
+			s.show("www", 2)
 			d := s.open(Options{wrap: wrap})
 			s.apply(d)
-			s.show("www", 3, 2)
+			s.show("www", 3) // so that a link that does not move would lead nowhere
 			failing = true
 			err := d.Apply(t.Context(), s.snapshot())
 			failing = false
@@ -515,4 +515,19 @@ func TestTemporaryNamesOfACrashGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.equal(".kvfs-backup~")
+}
+
+// A new file can be read by nobody, whatever the umask and the directory say.
+func TestNewFilesHaveNoRights(t *testing.T) {
+	s := newShop(t, tree.V3)
+	defer unix.Umask(unix.Umask(0))
+	d := s.open(Options{})
+	f, err := d.sys.create("x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if st, err := f.stat(); err != nil || st.Mode&0o7777 != 0 {
+		t.Errorf("mode %o, %v", st.Mode, err)
+	}
 }

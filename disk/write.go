@@ -89,7 +89,7 @@ func write(f file, own owner, content []byte, r rights) error {
 }
 
 // grant gives a file its owner and its rights. Nobody ever has more than before or after:
-// without its list the group bits of the mode would be those of the group, so they go first.
+// without the list the group bits of the mode are those of the group, so they change first.
 func grant(f file, own owner, r rights) error {
 	st, err := f.stat()
 	if err != nil {
@@ -103,16 +103,10 @@ func grant(f file, own owner, r rights) error {
 	if r.acl != nil {
 		return f.setACL(r.acl) // which sets the mode
 	}
-	if err := f.chmod(r.mode &^ 0o077); err != nil {
+	if err := f.chmod(r.mode); err != nil {
 		return err
 	}
-	if err := f.setACL(nil); err != nil {
-		return err
-	}
-	if r.mode&0o077 == 0 {
-		return nil
-	}
-	return f.chmod(r.mode)
+	return f.setACL(nil)
 }
 
 // placeLink puts a link under a name.

@@ -26,12 +26,13 @@ var mayImport = map[string][]string{
 	"image":    nil,
 	"status":   nil,
 	"config":   {"acl", "vault"},
+	"disk":     {"acl", "certs", "tree"},
 	"tree":     {"acl", "certs"},
 	"sync":     {"cache", "certs", "image", "tree", "vault"},
 	"fs":       {"acl", "image", "tree"},
 	"keeper":   nil,
 	"test":     nil,
-	"cmd/kvfs": {"acl", "certs", "chain", "config", "emulator", "fs", "image", "keeper", "status", "sync", "tree", "vault"},
+	"cmd/kvfs": {"acl", "certs", "chain", "config", "disk", "emulator", "fs", "image", "keeper", "status", "sync", "tree", "vault"},
 }
 
 // onlyImporter are the modules behind a seam, with the packages that may import
