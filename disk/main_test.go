@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -275,13 +274,4 @@ func (s *shop) link(target, name string) {
 	if err := os.Symlink(target, s.path(name)); err != nil {
 		s.t.Fatal(err)
 	}
-}
-
-func mustRead(t testing.TB, path string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bytes.TrimSpace(b)
 }
