@@ -73,6 +73,8 @@ type Certificate struct {
 	Grants []acl.Grant
 	Views  Views
 	Guards Guards
+	// Persistent is about the store, not about the certificate alone.
+	Persistent Persistent
 	// Identity is who asks for this certificate: its own, or that of the Config.
 	Identity vault.Identity
 	// Line and Column tell where the entry stands, 0 when it is in no file.

@@ -42,6 +42,7 @@ func (s *settings) entry(n *node, path string) *entry {
 	if e.Ref.IsZero() {
 		return nil
 	}
+	e.Persistent = s.stores.persistent(e.Store, s.files)
 	e.Line, e.Column = s.report.position(e.at)
 	e.setFiles()
 	return e

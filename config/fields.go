@@ -97,7 +97,8 @@ type loggingFields struct {
 type ownFields struct {
 	viewFields
 	guardFields
-	Stores             storeBlocks     `json:"stores,omitempty" jsonschema:"Views of the certificates in a store, by its absolute path."`
+	persistField
+	Stores             storeBlocks     `json:"stores,omitempty" jsonschema:"Views and files of the certificates in a store, by its absolute path."`
 	KeepVersions       keepVersions    `json:"keepVersions,omitempty" jsonschema:"How many versions of a certificate stay readable, the current one included: 2 if left out; \"all\" are those that the vault has, at most 1000."`
 	OldVersions        mebibytes       `json:"oldVersionsInMiB,omitempty" jsonschema:"Memory for versions that are not current, in MiB: 32 if left out. What has no room is fetched again when somebody reads it."`
 	RemovalGrace       graceSeconds    `json:"removalGraceInS,omitempty" jsonschema:"Seconds for which the names of an entry stay that was removed from a changed document: 3600 if left out."`
@@ -126,7 +127,22 @@ type guardFields struct {
 }
 
 // storeFields are an element of kvfs.stores.
-type storeFields struct{ viewFields }
+type storeFields struct {
+	viewFields
+	persistField
+}
+
+// persistField says whether what is shown is on a file system too. A store counts before all.
+type persistField struct {
+	Persistent persistChoice `json:"persistent,omitempty" jsonschema:"Real files: no, beneath the mount, or instead of it. no if left out everywhere, but for system directories, where it is instead."`
+}
+
+// persistentFields are the long form of persistent.
+type persistentFields struct {
+	Files     persistence `json:"files,omitempty" jsonschema:"no, beneath or instead."`
+	TmpfsOnly boolean     `json:"tmpfsOnly,omitempty" jsonschema:"Refuse a file system that is not in memory: false if left out everywhere."`
+	Purge     boolean     `json:"purge,omitempty" jsonschema:"Whether files of versions that are not shown any more are removed: true if left out everywhere."`
+}
 
 // entryOwnFields are the block kvfs of an entry.
 type entryOwnFields struct {
@@ -200,6 +216,7 @@ type (
 	msiResourceID   struct{} // of ARM, or ""
 	layoutList      struct{} // of layout
 	storeBlocks     struct{} // storeFields by path
+	persistChoice   struct{} // a persistence, or persistentFields
 	keepVersions    struct{} // a number, or "all"
 	mebibytes       struct{}
 	suffixList      struct{}
@@ -223,6 +240,7 @@ type (
 	onExpired     struct{}
 	onChanged     struct{}
 	verifyChain   struct{}
+	persistence   struct{}
 )
 
 func (layout) words() []string {
@@ -234,6 +252,7 @@ func (onDisabled) words() []string    { return []string{"keep", "hide"} }
 func (onExpired) words() []string     { return []string{"serve", "hide"} }
 func (onChanged) words() []string     { return []string{"accept", "hold"} }
 func (verifyChain) words() []string   { return []string{"off", "failOpen", "failClosed"} }
+func (persistence) words() []string   { return []string{"no", "beneath", "instead"} }
 
 // wordsOf returns the strings that T may be.
 func wordsOf[T word]() []string {

@@ -33,6 +33,8 @@ func forms2020() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[onExpired]():     oneWord[onExpired](),
 		reflect.TypeFor[onChanged]():     oneWord[onChanged](),
 		reflect.TypeFor[verifyChain]():   oneWord[verifyChain](),
+		reflect.TypeFor[persistence]():   oneWord[persistence](),
+		reflect.TypeFor[persistChoice](): anyOf(oneWord[persistence](), reference("persistent")),
 
 		reflect.TypeFor[certificateList](): listOrOne(0, secretURLForm(), reference("certificate")),
 		reflect.TypeFor[secretURL]():       secretURLForm(),

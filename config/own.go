@@ -18,6 +18,7 @@ func (s *settings) readOwn(n *node) {
 	defer o.doneOwn()
 	o.views(&s.views)
 	o.guards(&s.guards)
+	o.persistent(&s.files)
 	if n := o.get("stores"); n != nil { // after what is said of all
 		s.readStores(n, o.join("stores"))
 	}

@@ -20,6 +20,7 @@ type settings struct {
 	acls     bool            // grants count
 	views    Views           // of all
 	guards   Guards          // of all
+	files    Persistent      // of all stores
 	stores   stores
 }
 

@@ -85,6 +85,7 @@ type stores struct {
 type storeBlock struct {
 	*member
 	Views
+	Persistent
 	twice, used bool
 }
 
@@ -141,7 +142,7 @@ func (s *settings) addStore(m *member, path string) {
 
 // readStore reads the block of a store. Null counts as absent.
 func (s *settings) readStore(b *storeBlock, path string) {
-	b.Views = s.views
+	b.Views, b.Persistent = s.views, s.files
 	if b.value.kind == kindNull {
 		b.used = true // there is nothing of which to say that it has no effect
 		return
@@ -156,6 +157,7 @@ func (s *settings) readStore(b *storeBlock, path string) {
 	o := s.object(b.value, path, fieldsOf[storeFields](s.report))
 	defer o.doneOwn()
 	o.views(&b.Views)
+	o.persistent(&b.Persistent)
 }
 
 // unusedStores reports blocks of stores that no entry names, after the entries were read.

@@ -94,12 +94,16 @@ func TestStartMendsWhatWasChanged(t *testing.T) {
 		"link gone":   func() { _ = os.Remove(s.path("live/contoso-web.www")) },
 		"manifest":    func() { _ = os.Remove(s.path(manifestName)) },
 	} {
+		was, _ := os.Lstat(s.path(file))
 		change()
 		d := s.open(Options{})
 		if err := d.Apply(t.Context(), s.snapshot()); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 		s.equal()
+		if is, err := os.Lstat(s.path(file)); err != nil || what == "writable" && os.SameFile(was, is) {
+			t.Error("somebody may still have the file open for writing", err)
+		}
 		if t.Failed() {
 			t.Fatal("after: ", what)
 		}

@@ -111,7 +111,7 @@ func TestDirectoryThatOthersCanChange(t *testing.T) {
 		fact, hint  string
 	}{
 		"group":    {func(s *shop) { _ = os.Chmod(s.store, 0o775) }, func(s *shop) { _ = os.Chmod(s.store, 0o755) }, "others than its owner may write", "chmod go-w"},
-		"world":    {func(s *shop) { _ = os.Chmod(s.store, 0o1777) }, func(s *shop) { _ = os.Chmod(s.store, 0o755) }, "others than its owner may write", "chmod go-w"},
+		"world":    {func(s *shop) { _ = os.Chmod(s.store, os.ModeSticky|0o777) }, func(s *shop) { _ = os.Chmod(s.store, 0o755) }, "others than its owner may write", "chmod go-w"},
 		"owner":    {func(s *shop) { _ = os.Chown(s.store, 4242, 0) }, func(s *shop) { _ = os.Chown(s.store, 0, 0) }, "belongs to user 4242", "chown 0"},
 		"parent":   {func(s *shop) { _ = os.Chmod(filepath.Dir(s.store), 0o777) }, func(s *shop) { _ = os.Chmod(filepath.Dir(s.store), 0o755) }, "others than its owner may write", "chmod go-w"},
 		"parent's": {func(s *shop) { _ = os.Chown(filepath.Dir(s.store), 4242, 0) }, func(s *shop) { _ = os.Chown(filepath.Dir(s.store), 0, 0) }, "belongs to user 4242", "chown 0"},
