@@ -535,3 +535,31 @@ func TestNewFilesHaveNoRights(t *testing.T) {
 		t.Errorf("mode %o, %v", st.Mode, err)
 	}
 }
+
+// A name that was to be ours, and that somebody has taken after the writing has failed, is his.
+func TestNameThatIsTakenAfterAFailure(t *testing.T) {
+	s := newShop(t, tree.V3)
+	s.show("www", 1)
+	file, failing := "contoso-web.www."+string(versionID(1)), true
+	d := s.open(Options{wrap: func(sys storage) storage {
+		return &faulty{sys, func(call, name string) error {
+			if failing && call == "rename" && name == file {
+				return unix.EIO
+			}
+			return nil
+		}}
+	}})
+	if err := d.Apply(t.Context(), s.snapshot()); err == nil {
+		t.Fatal("no error")
+	}
+	failing = false
+	s.write(file, "somebody's", 0o600)
+	err := d.Apply(t.Context(), s.snapshot())
+	if b, _ := os.ReadFile(s.path(file)); err == nil || string(b) != "somebody's" {
+		t.Error(err, string(b))
+	}
+	if err := os.Remove(s.path(file)); err != nil {
+		t.Fatal(err)
+	}
+	s.apply(d)
+}

@@ -156,3 +156,41 @@ func (w *walker) follow(path string, fd int, st *unix.Stat_t) error {
 	w.fd, w.at, w.todo = start, "", append(parts(filepath.Clean(target)), w.todo[1:]...)
 	return nil
 }
+
+// Check tells what keeps a directory from being one of these, without making it; nil if it is not there, and
+// could be.
+func Check(path string, o Options) error {
+	fd, err := walk(path, false)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d := &Dir{path: path, own: self(), fd: os.NewFile(uintptr(fd), path)}
+	defer d.Close()
+	d.Set(o)
+	return d.check()
+}
+
+// Beneath opens the directory that a mount covers at a path, for Options.Beneath. It needs
+// CAP_SYS_ADMIN.
+func Beneath(path string) (*os.File, error) {
+	dir, name := filepath.Split(path)
+	above, err := walk(filepath.Clean(dir), false)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(above)
+	// A copy of the mount around it, which nothing is mounted on.
+	bare, err := unix.OpenTree(above, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return nil, failed("looking beneath the mount at", path, err)
+	}
+	defer unix.Close(bare)
+	fd, err := unix.Openat(bare, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, failed("opening what is beneath the mount at", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}

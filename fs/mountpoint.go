@@ -23,6 +23,8 @@ type MountpointError struct {
 	Mounted bool
 	// System is set if it is a system directory, as it is on every machine.
 	System bool
+	// InTheWay are the names that a mount would hide, if that is what is wrong.
+	InTheWay []string
 }
 
 func (e *MountpointError) Error() string { return e.Fact }
@@ -52,7 +54,7 @@ func CheckMountpoint(at string, inside []string, own ...string) (stale bool, err
 		return refuse("write the whole path", "%s is a relative path", at)
 	}
 	real := Resolve(at)
-	if slices.Contains(systemDirs, filepath.Clean(at)) || slices.Contains(systemDirs, real) || slices.ContainsFunc(systemTrees, func(t string) bool { return within(t, real) }) {
+	if IsSystem(at) {
 		return false, &MountpointError{Path: at, System: true, Hint: another,
 			Fact: fmt.Sprintf("%s is a system directory: a mount would hide what is in it", at)}
 	}
@@ -78,9 +80,24 @@ func CheckMountpoint(at string, inside []string, own ...string) (stale bool, err
 	case err != nil:
 		return refuse(another, "%s cannot be read: %v", at, errors.Unwrap(err))
 	case len(entries) > 0:
-		return refuse("move them away, or "+another, "%s is not empty (%s): a mount would hide what is in it", at, list(entries))
+		return false, &MountpointError{Path: at, InTheWay: names(entries), Hint: "move them away, have real files written beside them (kvfs.persistent: \"instead\"), or " + another,
+			Fact: fmt.Sprintf("%s is not empty (%s): a mount would hide what is in it", at, list(entries))}
 	}
 	return false, nil
+}
+
+func names(entries []os.DirEntry) (all []string) {
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return all
+}
+
+// IsSystem tells whether a path is that of a directory that programs need as it is.
+func IsSystem(at string) bool {
+	real := Resolve(at)
+	return slices.Contains(systemDirs, filepath.Clean(at)) || slices.Contains(systemDirs, real) ||
+		slices.ContainsFunc(systemTrees, func(t string) bool { return within(t, real) })
 }
 
 // inTheWay lists what is in a directory besides empty directories that lead to

@@ -23,6 +23,7 @@ type Report struct {
 	Unit         string        `json:"unit,omitempty"`     // of systemd, if it is one that systemd keeps running
 	Processes    Processes     `json:"processes"`
 	Mounts       []string      `json:"mounts"`
+	Directories  []Directory   `json:"directories,omitempty"` // that have real files
 	Certificates []Certificate `json:"certificates"`
 	Leaving      []Leaving     `json:"leaving,omitempty"`
 	InitialSync  InitialSync   `json:"initialSync"`
@@ -54,6 +55,14 @@ type Processes struct {
 	Keeper    int `json:"keeper"`
 	Server    int `json:"server"`
 	Publisher int `json:"publisher"`
+}
+
+// Directory is one with the files of a store, beneath its mount or instead of one.
+type Directory struct {
+	Path  string `json:"path"`
+	Files string `json:"files"` // beneath or instead
+	// Error is why it is not as it should be; nil if it is. It is tried again.
+	Error *Error `json:"error,omitempty"`
 }
 
 // Certificate is the state of one certificate.

@@ -142,6 +142,8 @@ func (c *certificate) state(now time.Time) State {
 		return Removed
 	case c.hidden(now):
 		return Hidden
+	case c.lastAttempt.IsZero() && c.lastSuccess.IsZero() && c.shown != "":
+		return Stale // the last good of another time; see remember
 	case c.lastAttempt.IsZero(), c.err == nil && c.shown == "":
 		return Pending
 	case c.err == nil:

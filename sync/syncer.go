@@ -83,6 +83,9 @@ type Options struct {
 	Blob  func(sum [32]byte) *tree.Blob
 	// Seed names this machine, so that its polls are not in step with those of others.
 	Seed string
+	// LastGood gives the versions that are known of a source from elsewhere, newest first, where the
+	// image has none; nil: none are. They are shown before the vault was asked.
+	LastGood func(Source) []*tree.Version
 	// Renewed is called after a new version was published, from Run's goroutine.
 	Renewed func(Renewal)
 }
@@ -291,7 +294,7 @@ func (s *Syncer) configure(settings Settings) {
 		}
 		c := known[src.Key()]
 		if c == nil {
-			c = s.recall(src)
+			c = s.remember(src)
 		}
 		if c == nil {
 			c = s.newCertificate(src)

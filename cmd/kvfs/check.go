@@ -14,6 +14,7 @@ import (
 	"kvfs/acl"
 	"kvfs/certs"
 	"kvfs/config"
+	"kvfs/disk"
 	"kvfs/fs"
 	"kvfs/tree"
 	"kvfs/vault"
@@ -152,7 +153,12 @@ func (a *app) checkOnline(ctx context.Context, o origin, cfg *config.Config, res
 // is one everywhere, is an error.
 func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 	seen := map[string]bool{}
-	all := storesOf(cfg.Certificates)
+	w := wanted{cfg: cfg}
+	all := w.stores(nil)
+	if err := w.checkPersistent(""); err != nil {
+		f := asFailure(err)
+		problems = append(problems, config.Problem{Severity: config.Error, Line: 1, Column: 1, Fact: f.fact, Hint: f.hint})
+	}
 	var overlap *fs.MountpointError
 	if errors.As(checkNested(all, rootless()), &overlap) {
 		problems = append(problems, config.Problem{Severity: config.Warning, Line: 1, Column: 1, Fact: overlap.Fact, Hint: overlap.Hint})
@@ -177,10 +183,17 @@ func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 			problems = append(problems, p)
 		}
 		var bad *fs.MountpointError
-		if seen[c.Store] || isInside(c.Store, all) {
+		if seen[c.Store] {
 			continue
 		}
-		if _, err := fs.CheckMountpoint(c.Store, all, o.file, cfg.Transport.CAFile); errors.As(err, &bad) && !bad.Mounted {
+		if p, found := diskProblem(w, c); found {
+			problems = append(problems, p)
+		}
+		if isInside(c.Store, all) || w.persistent(c.Store).Files == filesInstead {
+			seen[c.Store] = true
+			continue
+		}
+		if _, err := checkStore(c.Store, all, o.file, cfg.Transport.CAFile); errors.As(err, &bad) && !bad.Mounted {
 			p := at
 			p.Fact, p.Hint = bad.Fact, bad.Hint
 			if bad.System {
@@ -191,6 +204,25 @@ func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 		seen[c.Store] = true
 	}
 	return problems
+}
+
+// diskProblem is what is to be said of the real files of a store.
+func diskProblem(w wanted, c config.Certificate) (p config.Problem, found bool) {
+	p = config.Problem{Severity: config.Warning, Line: c.Line, Column: c.Column}
+	files := w.persistent(c.Store)
+	if files.Files == filesNo {
+		return p, false
+	}
+	if err := disk.Check(c.Store, disk.Options{TmpfsOnly: files.TmpfsOnly}); err != nil {
+		p.Fact, p.Hint = err.Error(), hintOf(err)
+		return p, true
+	}
+	if c.Persistent.Files == "" {
+		p.Fact = fmt.Sprintf("%s is a system directory, at which nothing is mounted: real files are written beside what is there, keys too", c.Store)
+		p.Hint = "if the keys may be on that file system, say so with kvfs.persistent: \"instead\"; otherwise choose another directory with --store or certificateStoreLocation"
+		return p, true
+	}
+	return p, false
 }
 
 // absentProofs are the files that an identity shows and that are not here.

@@ -19,6 +19,7 @@ import (
 	"kvfs/acl"
 	"kvfs/chain"
 	"kvfs/config"
+	"kvfs/disk"
 	"kvfs/fs"
 	"kvfs/status"
 	kvsync "kvfs/sync"
@@ -45,9 +46,13 @@ type daemon struct {
 	log    *slog.Logger
 	origin origin
 	syncer *kvsync.Syncer
-	issuer chain.Fetcher
-	began  time.Time
-	stop   context.CancelFunc
+	disks  *disks
+	good   lastGood
+	// remembered tells whether all certificates were known before the vaults were asked.
+	remembered bool
+	issuer     chain.Fetcher
+	began      time.Time
+	stop       context.CancelFunc
 	// shown is set when the stores are visible.
 	shown atomic.Bool
 	// announced is set when kvfs is ready for those who wait for certificates.
@@ -72,8 +77,14 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	}
 	now.vault = client
 	d := &daemon{kept: k, app: a, log: a.logger(), origin: o, now: now, began: time.Now(), reloads: make(chan chan<- status.Reloaded)}
+	d.disks = &disks{log: d.log, client: k.client, began: make(chan struct{}), failed: make(chan struct{}, 1), known: d.knownBases,
+		options: func(store string) disk.Options { return d.diskOptions(d.wanted(), store) }}
+	d.good.versions = map[string][]*tree.Version{}
 	stores := d.now.stores(nil)
 	if err := checkNested(stores, d.fs.Rootless()); err != nil {
+		return nil, err
+	}
+	if err := now.checkPersistent(a.server.unit); err != nil {
 		return nil, err
 	}
 	switch err := d.prepareComing(now); {
@@ -82,19 +93,47 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	case err != nil:
 		return nil, err
 	}
+	if err := d.takeFiles(); err != nil {
+		return nil, err
+	}
 	d.shown.Store(k.serving != nil)
 	d.issuer.Logger = d.log
 	d.logIgnored(now.cfg)
 	d.set(now)
-	d.syncer = kvsync.New(kvsync.Options{Publisher: d.fs, Logger: d.log, Image: d.image, Blob: d.fs.Blob, Seed: machineSeed()}, d.settings(d.now, union(d.fs.Mounts(), stores)))
+	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed()}, d.settings(d.now, union(d.fs.Mounts(), stores)))
+	d.remembered = d.good.covers(now)
+	d.good.forget()
 	d.loader.set(d.syncer)
 	return d, nil
+}
+
+// takeFiles opens the directories that have real files, and reads what is there as last good: all before anything is
+// mounted there.
+func (d *daemon) takeFiles() error {
+	begins := d.serving == nil
+	for _, store := range d.now.real() {
+		if fs.IsSystem(store) && d.now.persistent(store).Files == filesInstead {
+			d.log.Warn("this is a system directory, at which nothing is mounted: real files are written, and the keys are on its file system", "store", store)
+		}
+	}
+	if err := d.disks.set(d.now, d.beneath, begins); err != nil {
+		return err
+	}
+	covered := d.fs.Mounts()
+	d.good.read(d, d.now, slices.DeleteFunc(storesOf(d.now.cfg.Certificates), func(store string) bool { return slices.Contains(covered, store) }))
+	return nil
 }
 
 // coming are the stores that are wanted and not visible.
 func (d *daemon) coming(next wanted) []string {
 	visible := d.fs.Mounts()
 	return slices.DeleteFunc(next.stores(nil), func(at string) bool { return slices.Contains(visible, at) })
+}
+
+// unread are the stores that come, mounted or not.
+func (d *daemon) unread(next wanted) []string {
+	known := slices.Concat(d.fs.Mounts(), d.disks.paths())
+	return slices.DeleteFunc(storesOf(next.cfg.Certificates), func(at string) bool { return slices.Contains(known, at) })
 }
 
 // stores that are to be visible. Where they cannot change, one that nothing is in any
@@ -127,13 +166,17 @@ func (d *daemon) prepareComing(next wanted) error {
 	if d.serving != nil && d.fs.Fixed() {
 		return nil
 	}
-	return prepareStores(d.log, d.coming(next), union(next.stores(nil), d.fs.Mounts()), d.ownFiles(next.cfg))
+	check := checkStore
+	if d.app.server.unit != "" { // nobody here can read what is there
+		check = fs.CheckMountpoint
+	}
+	return prepareStores(d.log, check, d.coming(next), union(next.stores(nil), d.fs.Mounts()), d.ownFiles(next.cfg))
 }
 
 // prepareStores refuses dangerous mountpoints and takes stale mounts away. Of a
 // store inside another one nothing is to be prepared: its place is a directory
 // in the other.
-func prepareStores(log *slog.Logger, come, all, own []string) error {
+func prepareStores(log *slog.Logger, check func(string, []string, ...string) (bool, error), come, all, own []string) error {
 	for _, store := range come {
 		if isInside(store, all) {
 			continue
@@ -141,7 +184,7 @@ func prepareStores(log *slog.Logger, come, all, own []string) error {
 		if err := fs.RecoverAround(store); err != nil {
 			return err
 		}
-		stale, err := fs.CheckMountpoint(store, all, own...)
+		stale, err := check(store, all, own...)
 		if err != nil {
 			return err
 		}
@@ -150,7 +193,7 @@ func prepareStores(log *slog.Logger, come, all, own []string) error {
 			if err := fs.Recover(store); err != nil {
 				return err
 			}
-			if _, err := fs.CheckMountpoint(store, all, own...); err != nil {
+			if _, err := check(store, all, own...); err != nil {
 				return err // what the stale mount had hidden
 			}
 		}
@@ -173,7 +216,7 @@ func (d *daemon) settings(w wanted, stores []string) kvsync.Settings {
 	}
 	s.Spec = func() tree.Spec {
 		spec, unknown := w.spec(acl.Lookup{})
-		spec.Stores = stores
+		spec.Stores = union(stores, w.real())
 		d.reportUnknown(spec.Entries, unknown)
 		return spec
 	}
@@ -253,15 +296,20 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 		}
 	}()
 	if first {
+		var remembered <-chan struct{} // all is shown as it was, whatever the vaults say
+		if d.remembered {
+			remembered = d.disks.began
+		}
 		select {
 		case <-d.syncer.Ready():
+		case <-remembered:
 		case <-time.After(patience):
 			d.log.Warn("the first poll takes long; showing what has come", "after", patience)
 		case <-ctx.Done():
 			return nil
 		}
 	}
-	if d.serving == nil {
+	if d.serving == nil && len(d.now.stores(nil)) > 0 {
 		if err := d.mount(); err != nil {
 			return err
 		}
@@ -288,7 +336,7 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 			// No plan may be under way when the stores are taken away.
 			_ = work.Wait() // its error is returned at the end
 			return nil
-		case <-d.serving.lost:
+		case <-lostFrom(d.serving):
 			return fail(exitFailed, "unmounted", "start it again", "somebody else has unmounted the stores, or aborted the connection")
 		case <-hangUps:
 			d.hangUp(ctx)
@@ -299,6 +347,9 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 		case <-synced:
 			synced = nil
 			d.announce(first, ready)
+		case <-d.disks.failed: // so that there is an alarm
+		case <-d.disks.alarm():
+			d.disks.retry(ctx)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"kvfs/certs"
+	"kvfs/disk"
 	"kvfs/fs"
 	"kvfs/status"
 	"kvfs/vault"
@@ -68,6 +69,7 @@ func explain(err error) *failure {
 		ve         *vault.Error
 		ce         *certs.Error
 		ref        *vault.RefError
+		onDisk     *disk.Error
 	)
 	switch {
 	case errors.As(err, &mountpoint):
@@ -87,6 +89,8 @@ func explain(err error) *failure {
 		f.code, f.kind, f.fact, f.hint = exitNotFound, string(ce.Kind), ce.Fact, ce.Hint
 	case errors.As(err, &ref):
 		f.code, f.kind, f.fact, f.hint = exitUsage, "usage", ref.Fact, ref.Hint
+	case errors.As(err, &onDisk):
+		f.kind, f.hint = "disk", onDisk.Hint
 	case errors.Is(err, os.ErrPermission):
 		f.code, f.kind, f.hint = exitRefused, "permission", "try it as root"
 	case errors.Is(err, os.ErrNotExist):

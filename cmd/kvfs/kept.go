@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"strings"
 	"sync/atomic"
 
@@ -23,6 +24,8 @@ type kept struct {
 	serving *serving // nil before anything is mounted
 	control *status.Server
 	loader  *loader
+	// beneath are the directories beneath mounts, by the name under which they were kept.
+	beneath map[string]*os.File
 	// parking is set when the process ends and another one is to go on.
 	parking atomic.Bool
 }
@@ -62,6 +65,7 @@ func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
 		return nil, err
 	}
 	err = k.fs.TakeOver(k.client.Take)
+	k.beneath = takeDisks(k.client)
 	switch {
 	case err == nil:
 		k.serving = startServing(k.fs)
@@ -169,6 +173,14 @@ func startServing(f *fs.FS) *serving {
 		}
 	}()
 	return s
+}
+
+// lostFrom is closed when somebody else has ended what is served; nil if nothing is mounted.
+func lostFrom(s *serving) <-chan struct{} {
+	if s == nil {
+		return nil
+	}
+	return s.lost
 }
 
 // end returns when nothing is answered any more.

@@ -93,6 +93,9 @@ func (a *app) runMounter(ctx context.Context, o origin) error {
 	if err != nil {
 		return err
 	}
+	if err := now.checkPersistent(a.server.unit); err != nil {
+		return err
+	}
 	stores := now.stores(nil)
 	if i := slices.IndexFunc(stores, func(at string) bool { return isInside(at, stores) }); i >= 0 {
 		// systemd makes the server's view of the file system before there is a server, and
@@ -101,7 +104,7 @@ func (a *app) runMounter(ctx context.Context, o origin) error {
 			Hint: "choose directories of which none contains another"}
 	}
 	unix.Umask(0o022) // of the directories that lead to the stores; the unit's is narrower
-	if err := prepareStores(a.logger(), stores, stores, a.ownFiles(o, now.cfg)); err != nil {
+	if err := prepareStores(a.logger(), fs.CheckMountpoint, stores, stores, a.ownFiles(o, now.cfg)); err != nil {
 		return err
 	}
 	return explainLeaving(leaveMounts(ctx, a.logger(), a.server, client, stores))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -154,6 +155,11 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 	if r.Error != nil {
 		a.printf("  error: %s\n  hint: %s\n", r.Error.Fact, r.Error.Hint)
 	}
+	for _, dir := range r.Directories {
+		if dir.Error != nil {
+			a.printf("  error: %s\n  hint: %s\n", dir.Error.Fact, dir.Error.Hint)
+		}
+	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nCERTIFICATE\tSTATE\tVERSION\tEXPIRES\tLAST SUCCESS\tNEXT POLL")
 	for _, c := range r.Certificates {
@@ -179,7 +185,18 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 }
 
 func (a *app) printState(r status.Report, now time.Time) {
-	a.printf("kvfs is %s; up %s, process %d, at %s\n", r.State, span(now.Sub(r.Started)), r.Processes.Server, strings.Join(r.Mounts, ", "))
+	a.printf("kvfs is %s; up %s, process %d, at %s\n", r.State, span(now.Sub(r.Started)), r.Processes.Server, strings.Join(placesOf(r), ", "))
+}
+
+// placesOf are the stores, mounted or not.
+func placesOf(r status.Report) []string {
+	places := slices.Clone(r.Mounts)
+	for _, dir := range r.Directories {
+		if dir.Files == filesInstead {
+			places = append(places, dir.Path+" (files)")
+		}
+	}
+	return places
 }
 
 // printInitial tells of an initial sync that is not a success yet, and of a load.
@@ -260,6 +277,9 @@ func (a *app) printTrouble(c status.Certificate, now time.Time) {
 func fingerprint(r status.Report) string {
 	var b strings.Builder
 	fmt.Fprintln(&b, r.State, r.Mounts, r.Error, r.Leaving, r.InitialSync.State, r.InitialSync.Available, r.InitialSync.Try)
+	for _, dir := range r.Directories {
+		fmt.Fprintln(&b, dir.Path, dir.Error)
+	}
 	for _, c := range r.Certificates {
 		fmt.Fprintln(&b, c.URL, c.State, c.Version, c.Error)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"kvfs/acl"
 	"kvfs/config"
+	"kvfs/disk"
 	"kvfs/fs"
 	"kvfs/status"
 	"kvfs/tree"
@@ -111,6 +112,10 @@ func (o origin) rereadable() bool { return o.file != "" && o.file != "-" }
 // now, before anything changes.
 func (d *daemon) admit(doc document, cfg *config.Config) (problems config.Problems) {
 	next, seen := d.wanted().with(doc, cfg), map[string]bool{}
+	if err := next.checkPersistent(d.app.server.unit); err != nil {
+		f := asFailure(err)
+		return config.Problems{{Severity: config.Error, Line: 1, Column: 1, Fact: f.fact, Hint: f.hint}}
+	}
 	for _, c := range cfg.Certificates {
 		if seen[c.Store] {
 			continue
@@ -130,8 +135,17 @@ func (d *daemon) admit(doc document, cfg *config.Config) (problems config.Proble
 // admitStore tells why a store cannot be shown beside those that are.
 func (d *daemon) admitStore(store string, next wanted) error {
 	visible := d.fs.Mounts()
-	if slices.Contains(visible, store) {
+	instead := next.persistent(store).Files == filesInstead
+	const restart = "stop kvfs and start it again"
+	switch was := slices.Contains(d.disks.paths(), store) && d.wanted().persistent(store).Files == filesInstead; {
+	case slices.Contains(visible, store) && instead, was && !instead:
+		return &failure{fact: fmt.Sprintf("the store %s is to have real files instead of a mount, or the other way round, which cannot change while it is served", store), hint: restart}
+	case slices.Contains(visible, store):
 		return nil
+	case instead:
+		return disk.Check(store, d.diskOptions(next, store))
+	case d.serving == nil:
+		return &failure{fact: fmt.Sprintf("the store %s is to be mounted, and this kvfs has begun without any mount", store), hint: restart}
 	}
 	if d.fs.Fixed() {
 		return &failure{fact: fmt.Sprintf("the store %s was not there at the start: %v", store, fs.ErrFixed), hint: "stop kvfs and start it again"}
@@ -144,7 +158,7 @@ func (d *daemon) admitStore(store string, next wanted) error {
 	if isInside(store, append(next.stores(nil), visible...)) {
 		return nil
 	}
-	_, err := fs.CheckMountpoint(store, next.stores(nil), d.ownFiles(next.cfg)...)
+	_, err := checkStore(store, next.stores(nil), d.ownFiles(next.cfg)...)
 	return err
 }
 
@@ -155,7 +169,7 @@ func (d *daemon) rehearse(next wanted) config.Problems {
 		return config.Problems{{Severity: config.Error, Line: 1, Column: 1, Fact: fact, Hint: hint}}
 	}
 	spec, _ := next.spec(acl.Lookup{})
-	spec.Stores = d.stores(next)
+	spec.Stores = union(d.stores(next), next.real())
 	snapshot, err := d.syncer.Rehearse(spec)
 	var clash *tree.Clash
 	if errors.As(err, &clash) {
@@ -179,6 +193,8 @@ func (d *daemon) changeSettings(ctx context.Context, doc document, cfg *config.C
 	if err := d.prepareComing(next); err != nil {
 		return err
 	}
+	d.good.read(d, next, d.unread(next))
+	defer d.good.forget()
 	d.logIgnored(cfg)
 	d.set(next)
 	if err := d.settle(ctx); err != nil {
@@ -218,7 +234,8 @@ const settlePause = 10 * time.Second
 func (d *daemon) settle(ctx context.Context) error {
 	w, before := d.wanted(), d.fs.Mounts()
 	after := d.stores(w)
-	err := d.syncer.Change(ctx, d.settings(w, append(slices.Clone(before), after...)))
+	_ = d.disks.set(w, nil, false) // what is wrong is said when it is written
+	err := d.syncer.Change(ctx, d.settings(w, slices.Concat(before, after, d.disks.paths())))
 	if err == nil && !sameSet(before, after) {
 		if err = d.fs.Show(after); err == nil {
 			err = d.syncer.Change(ctx, d.settings(w, after))
@@ -226,6 +243,9 @@ func (d *daemon) settle(ctx context.Context) error {
 	}
 	if ctx.Err() != nil {
 		return nil
+	}
+	if err == nil {
+		d.disks.end(w)
 	}
 	unsettled := (*status.Error)(nil)
 	if err != nil {

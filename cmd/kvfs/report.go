@@ -38,6 +38,12 @@ func (d *daemon) Report() status.Report {
 	if err := d.trouble(r.Mounts, synced.Publish); err != nil {
 		r.State, r.Error = status.Degraded, err
 	}
+	r.Directories = d.disks.report()
+	for _, dir := range r.Directories {
+		if dir.Error != nil {
+			r.State = status.Degraded
+		}
+	}
 	if !d.shown.Load() {
 		r.State = status.Starting
 	}

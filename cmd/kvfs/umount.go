@@ -50,8 +50,8 @@ func (a *app) umount(ctx context.Context, dir string) error {
 	if err != nil && !errors.Is(err, status.ErrNotRunning) {
 		return err
 	}
-	if slices.Contains(r.Mounts, dir) {
-		return a.end(ctx, r.Mounts)
+	if slices.Contains(r.Mounts, dir) || slices.ContainsFunc(r.Directories, func(d status.Directory) bool { return d.Path == dir }) {
+		return a.end(ctx, r)
 	}
 	mounts, err := fs.Mounted()
 	if err != nil {
@@ -70,7 +70,7 @@ func (a *app) umount(ctx context.Context, dir string) error {
 func (a *app) umountAll(ctx context.Context) error {
 	r, err := status.NewClient(a.socket).Report(ctx)
 	if err == nil {
-		return a.end(ctx, r.Mounts)
+		return a.end(ctx, r)
 	}
 	if !errors.Is(err, status.ErrNotRunning) {
 		return err
@@ -100,12 +100,8 @@ func (a *app) recover(dir string) error {
 
 // end asks the running kvfs to stop and waits until its process has ended: it
 // takes its mounts away before that.
-func (a *app) end(ctx context.Context, served []string) error {
+func (a *app) end(ctx context.Context, r status.Report) error {
 	client := status.NewClient(a.socket)
-	r, err := client.Report(ctx)
-	if err != nil {
-		return err
-	}
 	if r.Unit != "" {
 		return fail(exitMount, "unit", "stop it with: systemctl stop "+r.Unit, "it is a unit of systemd, which would start it again")
 	}
@@ -126,8 +122,11 @@ func (a *app) end(ctx context.Context, served []string) error {
 	if !ended(process, umountPatience) {
 		return fail(exitFailed, "timeout", "look at its log", "kvfs was asked to end and has not within %v", umountPatience)
 	}
-	for _, dir := range served {
+	for _, dir := range r.Mounts {
 		a.printf("unmounted %s\n", dir)
+	}
+	for _, dir := range r.Directories {
+		a.printf("the files in %s stay as they are\n", dir.Path)
 	}
 	return nil
 }

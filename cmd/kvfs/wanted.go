@@ -44,10 +44,11 @@ func (w wanted) certificates() []config.Certificate {
 	return all
 }
 
-// stores that have to be visible. One that lies around another of them stays when
+// stores that have to be visible as mounts. One that lies around another of them stays when
 // its own entries are gone.
 func (w wanted) stores(visible []string) []string {
-	stores := storesOf(w.certificates())
+	real := w.real()
+	stores := slices.DeleteFunc(storesOf(w.certificates()), func(store string) bool { return slices.Contains(real, store) })
 	for _, at := range visible {
 		around := slices.ContainsFunc(stores, func(store string) bool { return strings.HasPrefix(store, at+"/") })
 		if around && !slices.Contains(stores, at) {

@@ -1,0 +1,445 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kvfs/config"
+	"kvfs/disk"
+	"kvfs/fs"
+	"kvfs/image"
+	"kvfs/keeper"
+	"kvfs/status"
+	kvsync "kvfs/sync"
+	"kvfs/tree"
+)
+
+// Where the files of a store are, as the settings name it.
+const (
+	filesNo      = "no"
+	filesBeneath = "beneath"
+	filesInstead = "instead"
+)
+
+// diskRetry is how long after a failure a directory is led to what is shown again.
+const diskRetry = 5 * time.Second
+
+// persistent is what the settings ask for the files of a store. A system directory, which
+// nothing can be mounted at, has real files unless they say no.
+func (w wanted) persistent(store string) config.Persistent {
+	for _, c := range w.certificates() { // those that the settings have are first
+		if c.Store != store {
+			continue
+		}
+		p := c.Persistent
+		if p.Files == "" {
+			p.Files = filesNo
+			if fs.IsSystem(store) {
+				p.Files = filesInstead
+			}
+		}
+		return p
+	}
+	return config.Persistent{Files: filesNo}
+}
+
+// real are the stores that are not mounted: their files are real ones instead.
+func (w wanted) real() []string {
+	return slices.DeleteFunc(storesOf(w.certificates()), func(store string) bool { return w.persistent(store).Files != filesInstead })
+}
+
+// checkPersistent refuses what cannot be had: real files in or around another store, unless both have
+// them instead of a mount, and anything of the kind for a unit whose server has no rights.
+func (w wanted) checkPersistent(unit string) error {
+	all := storesOf(w.certificates())
+	for _, store := range all {
+		files := w.persistent(store).Files
+		if files == filesNo {
+			continue
+		}
+		if unit != "" {
+			return &fs.MountpointError{Path: store, Fact: fmt.Sprintf("the store %s is to have real files, and the server of a systemd unit has no right to write them", store),
+				Hint: "choose another directory or \"no\" for kvfs.persistent, or run kvfs mount in a unit of your own"}
+		}
+		for _, other := range all {
+			nested := isInside(other, []string{store}) || isInside(store, []string{other})
+			if nested && (files != filesInstead || w.persistent(other).Files != filesInstead) {
+				return &fs.MountpointError{Path: store, Fact: fmt.Sprintf("the store %s, which has real files, and the store %s lie inside one another", store, other),
+					Hint: "choose directories of which none contains another, or \"instead\" for both"}
+			}
+		}
+	}
+	return nil
+}
+
+// diskOptions of a store.
+func (d *daemon) diskOptions(w wanted, store string) disk.Options {
+	p := w.persistent(store)
+	return disk.Options{TmpfsOnly: p.TmpfsOnly, KeepFiles: p.KeepFiles, Certificates: diskCertificates(w, store, nil), Logger: d.log,
+		Settled: func(base string) bool { return d.disks.settled(store, base) }}
+}
+
+// diskCertificates are those of a store as package disk names them.
+func diskCertificates(w wanted, store string, views func(kvsync.Source) kvsync.Policy) []disk.Certificate {
+	all, at := []disk.Certificate{}, map[string]int{}
+	for _, c := range w.cfg.Certificates {
+		if c.Store != store {
+			continue
+		}
+		base := c.Ref.Vault() + "." + c.Ref.Name()
+		i, known := at[base]
+		if !known {
+			i, at[base] = len(all), len(all)
+			all = append(all, disk.Certificate{Vault: c.Ref.Vault(), Name: c.Ref.Name()})
+		}
+		if c.LinkName != "" {
+			all[i].Links = append(all[i].Links, c.LinkName)
+		}
+		if views != nil {
+			all[i].Views = append(all[i].Views, views(source(c)).Views...)
+		}
+	}
+	return all
+}
+
+// disks are the directories of stores that have real files. They follow what is published.
+type disks struct {
+	log     *slog.Logger
+	client  *keeper.Client
+	options func(store string) disk.Options // of the settings in force
+	known   func() map[string]bool          // bases by store/base of which the poller knows what to show
+	// began is closed when the poller has published for the first time.
+	began chan struct{}
+	once  sync.Once
+	// failed gets a value when something has failed and is to be tried again.
+	failed chan struct{}
+
+	// mu is held while files are written. It is not held by who holds a lock of the poller.
+	mu      sync.Mutex
+	all     []*storeDisk
+	last    *tree.Snapshot // as published
+	states  map[string]bool
+	retryAt time.Time // zero: nothing has failed
+}
+
+// storeDisk is the directory of one store.
+type storeDisk struct {
+	path, files string
+	// kept is the directory beneath a mount; nil for others.
+	kept *os.File
+	dir  *disk.Dir // nil: it could not be opened
+	err  error
+}
+
+func diskName(store string) string { return "disk." + tree.StoreDir(store) }
+
+// takeDisks takes the directories beneath mounts from the keeper.
+func takeDisks(client *keeper.Client) map[string]*os.File {
+	kept := map[string]*os.File{}
+	for _, name := range client.Names() {
+		if strings.HasPrefix(name, "disk.") {
+			if fd, ok := client.Take(name); ok {
+				kept[name] = os.NewFile(uintptr(fd), name)
+			}
+		}
+	}
+	return kept
+}
+
+// set makes these the stores with real files; those that leave are closed by end. first says that a directory
+// that cannot be used is an error, and not something to be mended while all others are served.
+func (ds *disks) set(w wanted, kept map[string]*os.File, first bool) error {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	var errs []error
+	for _, store := range storesOf(w.certificates()) {
+		p := w.persistent(store)
+		if p.Files == filesNo {
+			continue
+		}
+		i := slices.IndexFunc(ds.all, func(s *storeDisk) bool { return s.path == store })
+		if i < 0 {
+			i = len(ds.all)
+			ds.all = append(ds.all, &storeDisk{path: store, files: p.Files, kept: kept[diskName(store)]})
+		}
+		s := ds.all[i]
+		if s.dir != nil {
+			o := ds.options(store)
+			o.Beneath = s.kept
+			s.dir.Set(o)
+			continue
+		}
+		if s.err = ds.open(s); s.err != nil {
+			errs = append(errs, s.err)
+		}
+	}
+	if first && errs != nil {
+		return errs[0]
+	}
+	return nil
+}
+
+// open the directory of a store. One beneath a mount is opened before that is there, and kept for every process to
+// come.
+func (ds *disks) open(s *storeDisk) (err error) {
+	o := ds.options(s.path)
+	if s.files == filesBeneath && s.kept == nil {
+		if s.kept, err = ds.beneath(s.path, o); err != nil {
+			return err
+		}
+		if err := ds.client.Drop(diskName(s.path)); err != nil {
+			return err
+		}
+		if err := ds.client.Keep(diskName(s.path), int(s.kept.Fd())); err != nil {
+			return fmt.Errorf("keeping the directory beneath %s: %w", s.path, err)
+		}
+	}
+	o.Beneath = s.kept
+	s.dir, err = disk.Open(s.path, o)
+	return err
+}
+
+func (ds *disks) beneath(path string, o disk.Options) (*os.File, error) {
+	if fs.Visible(path) {
+		return disk.Beneath(path)
+	}
+	d, err := disk.Open(path, o)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	fd, err := unix.FcntlInt(d.File().Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("duplicating the directory %s: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// paths of the stores.
+func (ds *disks) paths() (all []string) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	for _, s := range ds.all {
+		all = append(all, s.path)
+	}
+	return all
+}
+
+// end closes the directories of stores that have no real files any more. What is there stays.
+func (ds *disks) end(w wanted) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	stores := storesOf(w.certificates())
+	ds.all = slices.DeleteFunc(ds.all, func(s *storeDisk) bool {
+		if slices.Contains(stores, s.path) && w.persistent(s.path).Files == s.files {
+			return false
+		}
+		if s.dir != nil {
+			s.dir.Close()
+		}
+		if s.kept != nil {
+			s.kept.Close()
+			if err := ds.client.Drop(diskName(s.path)); err != nil {
+				ds.log.Warn("the keeper does not listen", "err", err)
+			}
+		}
+		return true
+	})
+}
+
+// apply leads all directories to a snapshot. What fails is in the report, and tried again; it keeps nothing else
+// back.
+func (ds *disks) apply(ctx context.Context, s *tree.Snapshot) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	ds.last, ds.states, ds.retryAt = s, nil, time.Time{}
+	for _, one := range ds.all {
+		before := one.err
+		one.err = ds.applyOne(ctx, one)
+		switch {
+		case one.err == nil && before != nil:
+			ds.log.Info("the files are written again", "store", one.path)
+		case one.err == nil || ctx.Err() != nil:
+		default:
+			ds.retryAt = time.Now().Add(diskRetry)
+			if before == nil || before.Error() != one.err.Error() {
+				ds.log.Error("the files are not as they should be; it is tried again", "store", one.path, "err", one.err, "hint", hintOf(one.err))
+			}
+		}
+	}
+	ds.once.Do(func() { close(ds.began) })
+	if !ds.retryAt.IsZero() {
+		select {
+		case ds.failed <- struct{}{}:
+		default: // somebody will look
+		}
+	}
+}
+
+func (ds *disks) applyOne(ctx context.Context, s *storeDisk) error {
+	if s.dir == nil {
+		if err := ds.open(s); err != nil {
+			return err
+		}
+	}
+	return s.dir.Apply(ctx, ds.last)
+}
+
+// alarm fires when what has failed is to be tried again.
+func (ds *disks) alarm() <-chan time.Time {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	if ds.retryAt.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(ds.retryAt))
+}
+
+// retry does again what was published last.
+func (ds *disks) retry(ctx context.Context) {
+	ds.mu.Lock()
+	last := ds.last
+	ds.mu.Unlock()
+	if last != nil {
+		ds.apply(ctx, last)
+	}
+}
+
+// settled tells whether the poller knows what a certificate is to be shown as, be it nothing. It is
+// called by apply, with mu held.
+func (ds *disks) settled(store, base string) bool {
+	if ds.states == nil {
+		ds.states = ds.known()
+	}
+	return ds.states[store+"/"+base]
+}
+
+// knownBases are the certificates of which the poller knows what to show.
+func (d *daemon) knownBases() map[string]bool {
+	known, bases := map[string]bool{}, map[string]bool{}
+	for _, c := range d.syncer.Report().Certificates {
+		known[c.Source.Key()] = c.Version != "" || c.State == kvsync.Hidden || c.State == kvsync.Removed
+	}
+	for _, c := range d.wanted().certificates() {
+		if known[source(c).Key()] {
+			bases[c.Store+"/"+c.Ref.Vault()+"."+c.Ref.Name()] = true
+		}
+	}
+	return bases
+}
+
+// report is how the directories are.
+func (ds *disks) report() (all []status.Directory) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	for _, s := range ds.all {
+		r := status.Directory{Path: s.path, Files: s.files}
+		if s.err != nil {
+			r.Error = &status.Error{Kind: "disk", Fact: strings.ReplaceAll(s.err.Error(), "\n", "; "), Hint: hintOf(s.err)}
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+func hintOf(err error) string {
+	var e *disk.Error
+	if errors.As(err, &e) {
+		return e.Hint
+	}
+	return "see the log"
+}
+
+// publisher shows a snapshot where it is mounted, and then where it is written. What keeps one from it
+// does not keep the other.
+type publisher struct {
+	fs    *fs.FS
+	disks *disks
+}
+
+var _ kvsync.Publisher = publisher{}
+
+func (p publisher) Publish(ctx context.Context, s *tree.Snapshot, beside ...image.Change) error {
+	err := p.fs.Publish(ctx, s, beside...)
+	p.disks.apply(ctx, s)
+	return err
+}
+
+// checkStore is fs.CheckMountpoint, but that what kvfs or the extension has left there is not in the way: it was
+// read as last good, and stays beneath the mount.
+func checkStore(at string, inside []string, own ...string) (stale bool, err error) {
+	stale, err = fs.CheckMountpoint(at, inside, own...)
+	var bad *fs.MountpointError
+	if !errors.As(err, &bad) || bad.InTheWay == nil {
+		return stale, err
+	}
+	if foreign, diskErr := disk.Foreign(fs.Resolve(at), bad.InTheWay); diskErr == nil && len(foreign) == 0 {
+		return false, nil
+	}
+	return stale, err
+}
+
+// lastGood are the versions that were read from the directories of stores, by source.
+type lastGood struct {
+	mu       sync.Mutex
+	versions map[string][]*tree.Version
+}
+
+func (g *lastGood) of(src kvsync.Source) []*tree.Version {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.versions[src.Key()]
+}
+
+// read looks into the directories of these stores, before anything covers them. Of several that have a certificate
+// the first one counts.
+func (g *lastGood) read(d *daemon, w wanted, stores []string) {
+	policies := d.policies(w)
+	for _, store := range stores {
+		found, notes, err := disk.Read(store, diskCertificates(w, store, policies), disk.ReadOptions{Versions: max(w.cfg.KeepVersions, 0)})
+		if err != nil {
+			d.log.Warn("what is in a store is not taken for last good", "store", store, "err", err, "hint", hintOf(err))
+		}
+		for _, note := range notes {
+			d.log.Warn("this is not taken for last good", "store", store, "why", note)
+		}
+		for _, c := range w.cfg.Certificates {
+			if c.Store == store {
+				g.add(c, found[c.Ref.Vault()+"."+c.Ref.Name()])
+			}
+		}
+	}
+}
+
+func (g *lastGood) add(c config.Certificate, good disk.LastGood) {
+	versions := good.Versions
+	if c.Ref.Pinned() {
+		versions = slices.DeleteFunc(slices.Clone(versions), func(v *tree.Version) bool { return !strings.EqualFold(string(v.ID), c.Ref.Version()) })
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if key := source(c).Key(); len(versions) > 0 && g.versions[key] == nil {
+		g.versions[key] = versions
+	}
+}
+
+// forget is for when the poller has what it wants: nobody else holds it.
+func (g *lastGood) forget() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	clear(g.versions)
+}
+
+// covers tells whether all certificates are known from before.
+func (g *lastGood) covers(w wanted) bool {
+	return !slices.ContainsFunc(w.cfg.Certificates, func(c config.Certificate) bool { return g.of(source(c)) == nil })
+}
