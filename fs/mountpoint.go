@@ -30,13 +30,15 @@ type MountpointError struct {
 func (e *MountpointError) Error() string { return e.Fact }
 
 // System directories that programs need as they are. What is below them may be a
-// store, except where the second list says so too.
+// store, except where the second list says so too. The third are those of the first that hold certificates.
 var (
 	systemDirs = []string{"/", "/bin", "/boot", "/dev", "/etc", "/etc/pki", "/etc/pki/tls", "/etc/pki/tls/certs", "/etc/pki/tls/private",
 		"/etc/ssl", "/etc/ssl/certs", "/etc/ssl/private", "/home", "/lib", "/lib32", "/lib64", "/media", "/mnt", "/opt", "/proc",
 		"/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/usr/local", "/usr/local/share/ca-certificates",
 		"/usr/share/ca-certificates", "/var", "/var/lib", "/var/lib/waagent", "/var/log", "/var/run", "/var/tmp"}
-	systemTrees = []string{"/boot", "/dev", "/proc", "/sys", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/sbin"}
+	systemTrees     = []string{"/boot", "/dev", "/proc", "/sys", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/sbin"}
+	certificateDirs = []string{"/etc/pki/tls", "/etc/pki/tls/certs", "/etc/pki/tls/private", "/etc/ssl", "/etc/ssl/certs", "/etc/ssl/private",
+		"/usr/local/share/ca-certificates", "/usr/share/ca-certificates"}
 )
 
 // CheckMountpoint tells whether a store may be mounted at a path: that it is no
@@ -54,7 +56,7 @@ func CheckMountpoint(at string, inside []string, own ...string) (stale bool, err
 		return refuse("write the whole path", "%s is a relative path", at)
 	}
 	real := Resolve(at)
-	if IsSystem(at) {
+	if slices.Contains(systemDirs, filepath.Clean(at)) || slices.Contains(systemDirs, real) || slices.ContainsFunc(systemTrees, func(t string) bool { return within(t, real) }) {
 		return false, &MountpointError{Path: at, System: true, Hint: another,
 			Fact: fmt.Sprintf("%s is a system directory: a mount would hide what is in it", at)}
 	}
@@ -80,24 +82,23 @@ func CheckMountpoint(at string, inside []string, own ...string) (stale bool, err
 	case err != nil:
 		return refuse(another, "%s cannot be read: %v", at, errors.Unwrap(err))
 	case len(entries) > 0:
-		return false, &MountpointError{Path: at, InTheWay: names(entries), Hint: "move them away, have real files written beside them (kvfs.persistent: \"instead\"), or " + another,
+		return false, &MountpointError{Path: at, InTheWay: namesOf(entries), Hint: "move them away, have real files written beside them (kvfs.persistent: \"instead\"), or " + another,
 			Fact: fmt.Sprintf("%s is not empty (%s): a mount would hide what is in it", at, list(entries))}
 	}
 	return false, nil
 }
 
-func names(entries []os.DirEntry) (all []string) {
+func namesOf(entries []os.DirEntry) (all []string) {
 	for _, e := range entries {
 		all = append(all, e.Name())
 	}
 	return all
 }
 
-// IsSystem tells whether a path is that of a directory that programs need as it is.
-func IsSystem(at string) bool {
-	real := Resolve(at)
-	return slices.Contains(systemDirs, filepath.Clean(at)) || slices.Contains(systemDirs, real) ||
-		slices.ContainsFunc(systemTrees, func(t string) bool { return within(t, real) })
+// HoldsCertificates tells whether a path is that of a system directory in which programs look for certificates or
+// keys, and in which people put their own beside what is there.
+func HoldsCertificates(at string) bool {
+	return slices.Contains(certificateDirs, filepath.Clean(at)) || slices.Contains(certificateDirs, Resolve(at))
 }
 
 // inTheWay lists what is in a directory besides empty directories that lead to

@@ -112,7 +112,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 func (d *daemon) takeFiles() error {
 	begins := d.serving == nil
 	for _, store := range d.now.real() {
-		if fs.IsSystem(store) && d.now.persistent(store).Files == filesInstead {
+		if fs.HoldsCertificates(store) {
 			d.log.Warn("this is a system directory, at which nothing is mounted: real files are written, and the keys are on its file system", "store", store)
 		}
 	}

@@ -33,7 +33,7 @@ const (
 // diskRetry is how long after a failure a directory is led to what is shown again.
 const diskRetry = 5 * time.Second
 
-// persistent is what the settings ask for the files of a store. A system directory, which
+// persistent is what the settings ask for the files of a store. A system directory of certificates, which
 // nothing can be mounted at, has real files unless they say no.
 func (w wanted) persistent(store string) config.Persistent {
 	for _, c := range w.certificates() { // those that the settings have are first
@@ -43,7 +43,7 @@ func (w wanted) persistent(store string) config.Persistent {
 		p := c.Persistent
 		if p.Files == "" {
 			p.Files = filesNo
-			if fs.IsSystem(store) {
+			if fs.HoldsCertificates(store) {
 				p.Files = filesInstead
 			}
 		}
@@ -123,11 +123,15 @@ type disks struct {
 	// failed gets a value when something has failed and is to be tried again.
 	failed chan struct{}
 
-	// mu is held while files are written. It is not held by who holds a lock of the poller.
-	mu      sync.Mutex
-	all     []*storeDisk
-	last    *tree.Snapshot // as published
-	states  map[string]bool
+	// mu is held while files are written, which may take long. It is not taken by who holds a lock of the poller.
+	mu     sync.Mutex
+	all    []*storeDisk
+	last   *tree.Snapshot // as published
+	states map[string]bool
+
+	// seen is taken last, and for a moment: who asks how things are does not wait for a disk.
+	seen    sync.Mutex
+	now     []status.Directory
 	retryAt time.Time // zero: nothing has failed
 }
 
@@ -182,10 +186,26 @@ func (ds *disks) set(w wanted, kept map[string]*os.File, first bool) error {
 			errs = append(errs, s.err)
 		}
 	}
+	ds.note(time.Time{})
 	if first && errs != nil {
 		return errs[0]
 	}
 	return nil
+}
+
+// note takes down how the directories are, for the report, and when to try again. The caller holds mu.
+func (ds *disks) note(retryAt time.Time) {
+	var all []status.Directory
+	for _, s := range ds.all {
+		r := status.Directory{Path: s.path, Files: s.files}
+		if s.err != nil {
+			r.Error = &status.Error{Kind: "disk", Fact: strings.ReplaceAll(s.err.Error(), "\n", "; "), Hint: hintOf(s.err)}
+		}
+		all = append(all, r)
+	}
+	ds.seen.Lock()
+	defer ds.seen.Unlock()
+	ds.now, ds.retryAt = all, retryAt
 }
 
 // open the directory of a store. One beneath a mount is opened before that is there, and kept for every process to
@@ -226,10 +246,8 @@ func (ds *disks) beneath(path string, o disk.Options) (*os.File, error) {
 
 // paths of the stores.
 func (ds *disks) paths() (all []string) {
-	ds.mu.Lock()
-	defer ds.mu.Unlock()
-	for _, s := range ds.all {
-		all = append(all, s.path)
+	for _, r := range ds.report() {
+		all = append(all, r.Path)
 	}
 	return all
 }
@@ -254,6 +272,7 @@ func (ds *disks) end(w wanted) {
 		}
 		return true
 	})
+	ds.note(ds.alarmAt())
 }
 
 // apply leads all directories to a snapshot. What fails is in the report, and tried again; it keeps nothing else
@@ -261,7 +280,8 @@ func (ds *disks) end(w wanted) {
 func (ds *disks) apply(ctx context.Context, s *tree.Snapshot) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	ds.last, ds.states, ds.retryAt = s, nil, time.Time{}
+	ds.last, ds.states = s, nil
+	retryAt := time.Time{}
 	for _, one := range ds.all {
 		before := one.err
 		one.err = ds.applyOne(ctx, one)
@@ -270,14 +290,15 @@ func (ds *disks) apply(ctx context.Context, s *tree.Snapshot) {
 			ds.log.Info("the files are written again", "store", one.path)
 		case one.err == nil || ctx.Err() != nil:
 		default:
-			ds.retryAt = time.Now().Add(diskRetry)
+			retryAt = time.Now().Add(diskRetry)
 			if before == nil || before.Error() != one.err.Error() {
 				ds.log.Error("the files are not as they should be; it is tried again", "store", one.path, "err", one.err, "hint", hintOf(one.err))
 			}
 		}
 	}
+	ds.note(retryAt)
 	ds.once.Do(func() { close(ds.began) })
-	if !ds.retryAt.IsZero() {
+	if !retryAt.IsZero() {
 		select {
 		case ds.failed <- struct{}{}:
 		default: // somebody will look
@@ -296,12 +317,17 @@ func (ds *disks) applyOne(ctx context.Context, s *storeDisk) error {
 
 // alarm fires when what has failed is to be tried again.
 func (ds *disks) alarm() <-chan time.Time {
-	ds.mu.Lock()
-	defer ds.mu.Unlock()
-	if ds.retryAt.IsZero() {
+	at := ds.alarmAt()
+	if at.IsZero() {
 		return nil
 	}
-	return time.After(time.Until(ds.retryAt))
+	return time.After(time.Until(at))
+}
+
+func (ds *disks) alarmAt() time.Time {
+	ds.seen.Lock()
+	defer ds.seen.Unlock()
+	return ds.retryAt
 }
 
 // retry does again what was published last.
@@ -338,17 +364,10 @@ func (d *daemon) knownBases() map[string]bool {
 }
 
 // report is how the directories are.
-func (ds *disks) report() (all []status.Directory) {
-	ds.mu.Lock()
-	defer ds.mu.Unlock()
-	for _, s := range ds.all {
-		r := status.Directory{Path: s.path, Files: s.files}
-		if s.err != nil {
-			r.Error = &status.Error{Kind: "disk", Fact: strings.ReplaceAll(s.err.Error(), "\n", "; "), Hint: hintOf(s.err)}
-		}
-		all = append(all, r)
-	}
-	return all
+func (ds *disks) report() []status.Directory {
+	ds.seen.Lock()
+	defer ds.seen.Unlock()
+	return ds.now // never modified, only replaced
 }
 
 func hintOf(err error) string {
