@@ -14,6 +14,6 @@ func (s *Syncer) remember(src Source) *certificate {
 		return c
 	}
 	c = s.newCertificate(src)
-	c.versions = versions
+	c.versions, c.fetched = versions, time.Now()
 	return c
 }
