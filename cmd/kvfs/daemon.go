@@ -295,24 +295,8 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 			err = errors.Join(d.leave(), err)
 		}
 	}()
-	if first {
-		var remembered <-chan struct{} // all is shown as it was, whatever the vaults say
-		if d.remembered {
-			remembered = d.disks.began
-		}
-		select {
-		case <-d.syncer.Ready():
-		case <-remembered:
-		case <-time.After(patience):
-			d.log.Warn("the first poll takes long; showing what has come", "after", patience)
-		case <-ctx.Done():
-			return nil
-		}
-	}
-	if d.serving == nil && len(d.now.stores(nil)) > 0 {
-		if err := d.mount(); err != nil {
-			return err
-		}
+	if err := d.begin(ctx, first, patience); err != nil || ctx.Err() != nil {
+		return err
 	}
 	d.shown.Store(true)
 	visible()
@@ -366,8 +350,38 @@ func (d *daemon) announce(first bool, ready func()) {
 	}
 }
 
-// mount makes the stores visible.
+// begin makes the stores visible, at once if all is known from before, and waits for the first poll, but not for
+// long: who starts when kvfs is ready finds what the vaults have now.
+func (d *daemon) begin(ctx context.Context, first bool, patience time.Duration) error {
+	if !first {
+		return d.mount()
+	}
+	late := time.After(patience)
+	if d.remembered {
+		select {
+		case <-d.disks.began:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := d.mount(); err != nil {
+			return err
+		}
+	}
+	select {
+	case <-d.syncer.Ready():
+	case <-late:
+		d.log.Warn("the first poll takes long; showing what has come", "after", patience)
+	case <-ctx.Done():
+		return nil
+	}
+	return d.mount()
+}
+
+// mount makes the stores visible, if there are any and they are not.
 func (d *daemon) mount() (err error) {
+	if d.serving != nil || len(d.now.stores(nil)) == 0 {
+		return nil
+	}
 	if err := d.fs.Open(d.now.stores(nil)...); err != nil {
 		return explainMount(err)
 	}
