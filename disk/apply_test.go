@@ -563,3 +563,28 @@ func TestNameThatIsTakenAfterAFailure(t *testing.T) {
 	}
 	s.apply(d)
 }
+
+// A renewal in a store of 20,000 names and more.
+func BenchmarkRenewal(b *testing.B) {
+	s := newShop(b, tree.V3, tree.V4)
+	for i := range 2600 {
+		name := fmt.Sprintf("c%d", i)
+		s.add(name, acl.List{}, tree.V3, tree.V4)
+		s.entries[len(s.entries)-1].Certificate = "all"
+	}
+	s.shown["all"] = tree.Shown{Versions: []*tree.Version{version(b, 1, tree.V3, tree.V4), version(b, 0, tree.V3, tree.V4)}}
+	s.shown["all"] = tree.Shown{Versions: s.shown["all"].Versions, Current: s.shown["all"].Versions[0]}
+	d := s.open(Options{})
+	snapshots := []*tree.Snapshot{s.show("www", 3, 2).snapshot(), s.show("www", 4, 3).snapshot()}
+	if err := d.Apply(b.Context(), snapshots[1]); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(snapshots[0].Len()), "names")
+	n := 0
+	for b.Loop() {
+		if err := d.Apply(b.Context(), snapshots[n%2]); err != nil {
+			b.Fatal(err)
+		}
+		n++
+	}
+}

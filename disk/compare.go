@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -44,7 +45,32 @@ func (a *application) compare() (err error) {
 	if err := a.names.enter(same); err != nil { // what is as we would make it is ours
 		a.add(failed("writing", a.at(manifestName), err))
 	}
+	if err := a.letIn(); err != nil {
+		a.add(failed("mending the mode of", a.path, err))
+	}
 	return nil
+}
+
+// letIn makes a directory in which all is ours one that readers can enter, as the mount is. The extension's has mode
+// 0700, which would defeat every access list. One that has names of others stays as it is.
+func (a *application) letIn() error {
+	names, err := a.sys.list(".", mostNames)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(names, func(name string) bool { return name != manifestName && !isTemp(name) && !a.ours(name) }) {
+		return nil
+	}
+	f, err := a.sys.directory(".")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.stat()
+	if err != nil || st.Mode&0o7777&dirMode == dirMode || st.Uid != a.own.uid {
+		return err
+	}
+	return errors.Join(f.chmod(dirMode), f.sync())
 }
 
 // look removes temporary names, finds the extension's, and drops from the manifest what is not there.

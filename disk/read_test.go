@@ -77,7 +77,7 @@ func TestMostVersionsThatAreRead(t *testing.T) {
 // extension writes a store as a version of the extension does, with two versions of www.
 func (s *shop) extension(version int) {
 	s.t.Helper()
-	if err := os.MkdirAll(s.store, 0o700); err != nil {
+	if err := os.Mkdir(s.store, 0o700); err != nil {
 		s.t.Fatal(err)
 	}
 	for _, n := range []int{1, 2} {
@@ -165,6 +165,29 @@ func TestStoreOfTheExtension(t *testing.T) {
 			}
 			s.equal("foreign")
 		})
+	}
+}
+
+// The directory of the extension lets nobody but root pass, and then access lists are of no use. It is opened to readers, unless
+// somebody else has something in it.
+func TestReadersMayEnter(t *testing.T) {
+	for _, foreign := range []bool{false, true} {
+		s := newShop(t, tree.V3)
+		s.entry("www").Links = []string{"site"}
+		s.extension(3)
+		want := os.FileMode(0o755)
+		if foreign {
+			s.write("secret", "x", 0o644)
+			want = 0o700
+		}
+		s.show("www", 3, 2)
+		d := s.open(Options{})
+		if err := d.Apply(t.Context(), s.snapshot()); err != nil {
+			t.Fatal(err)
+		}
+		if fi, err := os.Stat(s.store); err != nil || fi.Mode().Perm() != want {
+			t.Errorf("foreign names %v: %v %v", foreign, fi.Mode(), err)
+		}
 	}
 }
 

@@ -112,6 +112,9 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 func (d *daemon) takeFiles() error {
 	begins := d.serving == nil
 	for _, store := range d.now.real() {
+		if err := takeStaleMount(store); begins && err != nil {
+			return err
+		}
 		if fs.HoldsCertificates(store) {
 			d.log.Warn("this is a system directory, at which nothing is mounted: real files are written, and the keys are on its file system", "store", store)
 		}
@@ -202,6 +205,18 @@ func prepareStores(log *slog.Logger, check func(string, []string, ...string) (bo
 		}
 	}
 	return nil
+}
+
+// takeStaleMount takes the mount of a dead kvfs away, beneath which there are to be real files from now on.
+func takeStaleMount(store string) error {
+	if !fs.Visible(store) {
+		return nil
+	}
+	stale, err := fs.CheckMountpoint(store, nil)
+	if err == nil && stale {
+		err = fs.Recover(store)
+	}
+	return err
 }
 
 // settings of the syncer; stores are those that exist.
