@@ -96,10 +96,9 @@ func namesOf(entries []os.DirEntry) (all []string) {
 }
 
 // HoldsCertificates tells whether a path is that of a system directory in which programs look for certificates or
-// keys, and in which people put their own beside what is there.
-func HoldsCertificates(at string) bool {
-	return slices.Contains(certificateDirs, filepath.Clean(at)) || slices.Contains(certificateDirs, Resolve(at))
-}
+// keys, and in which people put their own beside what is there. The path is a resolved one: nothing is looked at, so
+// the server may ask of a store that it serves.
+func HoldsCertificates(at string) bool { return slices.Contains(certificateDirs, at) }
 
 // inTheWay lists what is in a directory besides empty directories that lead to
 // stores.
