@@ -284,9 +284,6 @@ func (d *daemon) reportUnknown(entries []tree.Entry, unknown [][]acl.Unknown) {
 func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, ready func()) (err error) {
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(idleGCPercent)
-	}
 	first, patience := true, firstPollPatience
 	if d.serving != nil {
 		first, patience = d.app.server.unit != "" && d.fs.Bare(), mountedPatience
@@ -301,6 +298,7 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 	work.Go(func() error { defer d.stop(); return d.control.Serve(ctx, d) })
 	work.Go(func() error { d.watch(ctx); return nil })
 	work.Go(func() error { d.showLoading(ctx); return nil })
+	work.Go(func() error { d.economize(ctx); return nil })
 	defer func() {
 		d.stop()
 		err = errors.Join(err, work.Wait())
@@ -363,6 +361,19 @@ func (d *daemon) announce(first bool, ready func()) {
 	if first {
 		ready()
 	}
+}
+
+// economize gives back what loading the certificates needed more.
+func (d *daemon) economize(ctx context.Context) {
+	select {
+	case <-d.syncer.Ready():
+	case <-ctx.Done():
+		return
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(idleGCPercent)
+	}
+	debug.FreeOSMemory()
 }
 
 // begin makes the stores visible, at once if all is known from before, and waits for the first poll, but not for
