@@ -179,7 +179,7 @@ func (r *runner) landed(ctx context.Context, c *certificate, began time.Time, er
 	now, h, l := time.Now(), r.host(c), r.lane(c)
 	h.flying--
 	l.flying--
-	jitter, asked := jitterOf(r.opts.Seed, c.source.Key()+now.String()), askedToWait(err)
+	jitter, asked := jitterOf(r.opts.Seed, c.key+now.String()), askedToWait(err)
 	wait := func(failures int) time.Duration { return max(shaken(backoff(failures), jitter), asked) }
 	switch {
 	case ctx.Err() != nil:
@@ -296,5 +296,5 @@ func (r *runner) eased(c *certificate, now time.Time, ease time.Duration) time.D
 	if v := c.current(now); c.shown == "" || v == nil || v.NotAfter.Before(now.Add(2*r.settings.Interval)) {
 		return 0
 	}
-	return scale(ease, jitterOf(r.opts.Seed, c.source.Key()+" eased")) // says nothing about when its next one is
+	return scale(ease, jitterOf(r.opts.Seed, c.key+" eased")) // says nothing about when its next one is
 }

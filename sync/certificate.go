@@ -30,6 +30,7 @@ func (s Source) Key() string {
 // certificate is what is known of a source.
 type certificate struct {
 	source Source
+	key    string // of source: making it takes a while
 	host   string // of the vault
 	lane   string // the vault and who asks
 	// jitter is its place, and laneJitter that of its lane, within what is spread.
@@ -73,8 +74,8 @@ type certificate struct {
 
 func (s *Syncer) newCertificate(src Source) *certificate {
 	host := strings.ToLower(src.Ref.Host())
-	lane := host + " " + src.Identity.Key()
-	return &certificate{source: src, host: host, lane: lane, jitter: jitterOf(s.opts.Seed, src.Key()), laneJitter: jitterOf(s.opts.Seed, lane)}
+	lane, key := host+" "+src.Identity.Key(), src.Key()
+	return &certificate{source: src, key: key, host: host, lane: lane, jitter: jitterOf(s.opts.Seed, key), laneJitter: jitterOf(s.opts.Seed, lane)}
 }
 
 // digest of a value with its content type.

@@ -111,7 +111,7 @@ func (r *runner) send(ctx context.Context) {
 			if !ok || due.After(r.sent) || urgent && !e.urgent {
 				continue
 			}
-			if _, cached := r.cache.Peek(cacheKey(c.source.Key(), e.id)); e.urgent && cached {
+			if _, cached := r.cache.Peek(cacheKey(c.key, e.id)); e.urgent && cached {
 				r.mu.Lock()
 				r.dirty = true // the publication takes it from there
 				r.mu.Unlock()
@@ -161,7 +161,7 @@ func (r *runner) bring(ctx context.Context, f found) {
 	delete(r.errands, c)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if ctx.Err() != nil || r.byKey[c.source.Key()] != c || c.retired || f.settings != r.generation {
+	if ctx.Err() != nil || r.byKey[c.key] != c || c.retired || f.settings != r.generation {
 		return // what is still to be done is found again
 	}
 	if f.stub == nil && f.version != nil && len(c.versions) > 0 && !f.version.Created.Before(c.versions[0].Created) {

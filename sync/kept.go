@@ -70,7 +70,7 @@ func (s *Syncer) keeping(certs []*certificate, shown map[string]tree.Shown) (cha
 	}
 	kept = make(map[string]last, len(certs))
 	for _, c := range certs {
-		key := c.source.Key()
+		key := c.key
 		is := last{versions: c.versions, disabled: c.disabled}
 		if v := shown[key].Current; v != nil {
 			is.shown = v.ID

@@ -48,7 +48,7 @@ func (s *Syncer) arrange(c *certificate, now time.Time) {
 	defer func() { s.forget(c) }()
 	linked, cloned := c.linked(now), false
 	for i, v := range c.versions {
-		key := cacheKey(c.source.Key(), v.ID)
+		key := cacheKey(c.key, v.ID)
 		switch stays := c.stays(i, linked); {
 		case stays && !v.Resident():
 			full, ok := s.cache.Take(key)
@@ -80,7 +80,7 @@ func (s *Syncer) forget(c *certificate) {
 		if v.ID == c.forgotten || c.place(v.ID) >= 0 {
 			continue
 		}
-		s.cache.Take(cacheKey(c.source.Key(), c.forgotten))
+		s.cache.Take(cacheKey(c.key, c.forgotten))
 		c.forgotten = v.ID
 	}
 	c.arranged = c.versions
@@ -101,8 +101,8 @@ func (c *certificate) releasable(now time.Time) bool {
 // for from now on.
 func (s *Syncer) inherit(c, from *certificate) {
 	for _, v := range c.versions {
-		if full, ok := s.cache.Peek(cacheKey(from.source.Key(), v.ID)); ok {
-			s.cache.Put(cacheKey(c.source.Key(), v.ID), full)
+		if full, ok := s.cache.Peek(cacheKey(from.key, v.ID)); ok {
+			s.cache.Put(cacheKey(c.key, v.ID), full)
 		}
 	}
 }

@@ -100,14 +100,14 @@ func (s *Syncer) inForms(c *certificate, v *tree.Version, views []tree.Views) (*
 	if !errors.Is(err, tree.ErrStub) {
 		return more, err
 	}
-	full, ok := s.cache.Peek(cacheKey(c.source.Key(), v.ID))
+	full, ok := s.cache.Peek(cacheKey(c.key, v.ID))
 	if !ok {
 		return v, err
 	}
 	if full, err = full.With(views...); err != nil {
 		return v, err
 	}
-	s.cache.Put(cacheKey(c.source.Key(), v.ID), full)
+	s.cache.Put(cacheKey(c.key, v.ID), full)
 	return full.Stub(), nil
 }
 

@@ -238,7 +238,7 @@ func (r *runner) record(ctx context.Context, o outcome) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.byKey[o.cert.source.Key()] != o.cert || o.cert.retired {
+	if r.byKey[o.cert.key] != o.cert || o.cert.retired {
 		return // the settings have it no more
 	}
 	c, before := o.cert, o.cert.err
@@ -348,12 +348,12 @@ func (s *Syncer) publish(ctx context.Context) {
 	spec, certs, shown := s.spec, s.certs, map[string]tree.Shown{}
 	for _, c := range certs {
 		s.arrange(c, began)
-		shown[c.source.Key()] = c.show(began)
+		shown[c.key] = c.show(began)
 	}
 	records, kept, keepErr := s.keeping(certs, shown)
 	s.mu.Unlock()
 
-	snapshot, clash, err := build(spec, shown)
+	snapshot, clash, err := build(&s.builder, spec, shown)
 	if err = errors.Join(err, keepErr); err == nil {
 		err = s.opts.Publisher.Publish(ctx, snapshot, records...)
 	}
@@ -389,9 +389,9 @@ func (s *Syncer) publish(ctx context.Context) {
 
 // build makes the tree. Of entries that want one name the later ones are left out,
 // so that they harm nobody else; clash is the first such case.
-func build(spec tree.Spec, shown map[string]tree.Shown) (snapshot *tree.Snapshot, clash, err error) {
+func build(b *tree.Builder, spec tree.Spec, shown map[string]tree.Shown) (snapshot *tree.Snapshot, clash, err error) {
 	for {
-		snapshot, err = tree.Build(spec, func(key string) tree.Shown { return shown[key] })
+		snapshot, err = b.Build(spec, func(key string) tree.Shown { return shown[key] })
 		var c *tree.Clash
 		if !errors.As(err, &c) {
 			return snapshot, clash, err
@@ -420,7 +420,7 @@ func (s *Syncer) published(certs []*certificate, shown map[string]tree.Shown, be
 		turn(c.turn(began))
 		old := c.shown
 		c.shown = ""
-		if v := shown[c.source.Key()].Current; v != nil {
+		if v := shown[c.key].Current; v != nil {
 			c.shown = v.ID
 		}
 		if c.shown != old && c.shown != "" {

@@ -101,12 +101,13 @@ type Renewal struct {
 // Syncer polls and publishes. Run does all of it; the other methods hand their
 // wish to Run or read what it last left.
 type Syncer struct {
-	opts   Options
-	log    *slog.Logger
-	wishes chan *wish
-	ready  chan struct{}               // closed when every certificate was tried once
-	synced chan struct{}               // closed when the first initial sync is over
-	cache  *cache.Cache[*tree.Version] // older versions, by cacheKey
+	opts    Options
+	log     *slog.Logger
+	wishes  chan *wish
+	ready   chan struct{}               // closed when every certificate was tried once
+	synced  chan struct{}               // closed when the first initial sync is over
+	cache   *cache.Cache[*tree.Version] // older versions, by cacheKey
+	builder tree.Builder                // for publish alone
 
 	// mu is held to write or read these, never while anything is fetched or
 	// published. Run alone writes them, but for what Load notes in older.troubles.
@@ -238,7 +239,7 @@ func (s *Syncer) Rehearse(spec tree.Spec) (*tree.Snapshot, error) {
 	s.mu.Lock()
 	all, now := map[string]tree.Shown{}, time.Now()
 	for _, c := range s.certs {
-		all[c.source.Key()] = c.show(now)
+		all[c.key] = c.show(now)
 	}
 	s.mu.Unlock()
 	return tree.Build(spec, func(key string) tree.Shown {
@@ -280,7 +281,7 @@ func (s *Syncer) configure(settings Settings) {
 	defer s.mu.Unlock()
 	known, sameSecret := map[string]*certificate{}, map[string]*certificate{}
 	for _, c := range s.certs {
-		known[c.source.Key()] = c
+		known[c.key] = c
 		if other := sameSecret[c.source.Ref.Key()]; other == nil || c.lastSuccess.After(other.lastSuccess) {
 			sameSecret[c.source.Ref.Key()] = c // the newest knowledge of it
 		}

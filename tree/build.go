@@ -40,25 +40,7 @@ func StoreDir(path string) string {
 // any has no names yet, only its store exists. The error, if any, is a *Clash, and
 // means that the settings have to change.
 func Build(spec Spec, shown func(certificate string) Shown) (*Snapshot, error) {
-	b := builder{nodes: map[ID]*Node{}, dirs: map[ID]map[uint64]*Node{}, owner: map[ID]string{}, retired: map[ID]bool{}}
-	b.root = &Node{ID: Root, Kind: Dir, key: nameKey("")}
-	b.insert(b.root)
-	b.stores(spec)
-	for _, retired := range []bool{false, true} { // the latter get what is left
-		for i := range spec.Entries {
-			e := &spec.Entries[i]
-			if e.Retired != retired {
-				continue
-			}
-			if err := (showing{e, &b, b.store(e.Store)}).show(shown(e.Certificate)); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if b.clash != nil {
-		return nil, b.clash
-	}
-	return b.snapshot(), nil
+	return newBuilder().build(spec, shown)
 }
 
 // builder collects nodes in maps, which may still change, before the snapshot
@@ -71,6 +53,51 @@ type builder struct {
 	// retired are the nodes that only retired entries show.
 	retired map[ID]bool
 	clash   *Clash
+
+	entry  *Entry                  // that is being shown; nil: the stores are made
+	made   map[*Entry]map[ID]*Node // what each needs
+	shared bool                    // two entries show one node, or want one name
+}
+
+func newBuilder() *builder {
+	b := &builder{nodes: map[ID]*Node{}, dirs: map[ID]map[uint64]*Node{}, owner: map[ID]string{}, retired: map[ID]bool{},
+		made: map[*Entry]map[ID]*Node{}}
+	b.root = &Node{ID: Root, Kind: Dir, key: nameKey("")}
+	b.insert(b.root)
+	return b
+}
+
+func (b *builder) build(spec Spec, shown func(certificate string) Shown) (*Snapshot, error) {
+	b.stores(spec)
+	for _, retired := range []bool{false, true} { // the latter get what is left
+		for i := range spec.Entries {
+			e := &spec.Entries[i]
+			if e.Retired != retired {
+				continue
+			}
+			if err := b.show(e, shown(e.Certificate)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if b.clash != nil {
+		return nil, b.clash
+	}
+	return b.snapshot(), nil
+}
+
+func (b *builder) show(e *Entry, all Shown) error {
+	b.entry = e
+	return showing{e, b, b.store(e.Store)}.show(all)
+}
+
+// need takes down that the entry at hand needs a node.
+func (b *builder) need(n *Node) *Node {
+	if b.made[b.entry] == nil {
+		b.made[b.entry] = map[ID]*Node{}
+	}
+	b.made[b.entry][n.ID] = n
+	return n
 }
 
 func (b *builder) insert(n *Node) {
@@ -119,7 +146,7 @@ func (b *builder) store(path string) *Node { return b.dir(b.root, StoreDir(path)
 func (b *builder) dir(parent *Node, name string) *Node {
 	n := newDir(parent, name)
 	if old, ok := b.nodes[n.ID]; ok {
-		return old
+		return b.need(old)
 	}
 	if old, ok := b.lookup(parent, name); ok && b.clash == nil {
 		b.clash = &Clash{Name: name, First: b.owner[old.ID], Second: "a directory of the layouts"}
@@ -127,7 +154,7 @@ func (b *builder) dir(parent *Node, name string) *Node {
 		return n
 	}
 	b.insert(n)
-	return n
+	return b.need(n)
 }
 
 // add puts a node into the tree. The same node twice is what two entries of one
@@ -137,6 +164,7 @@ func (b *builder) dir(parent *Node, name string) *Node {
 func (b *builder) add(e *Entry, n *Node) error {
 	old, named := b.dirs[n.Parent][n.key]
 	other, taken := b.nodes[n.ID]
+	b.shared = b.shared || named || taken
 	switch {
 	case named && e.Retired && !b.retired[old.ID]:
 		return nil
@@ -153,7 +181,7 @@ func (b *builder) add(e *Entry, n *Node) error {
 		return &Clash{Store: e.Store, Name: n.Name, First: b.owner[other.ID], Second: e.URL}
 	}
 	b.owner[n.ID], b.retired[n.ID] = e.URL, e.Retired
-	b.insert(n)
+	b.insert(b.need(n))
 	// A directory is as old as the last thing that came into it or below it.
 	for dir := b.nodes[n.Parent]; dir != b.root && n.Time.After(dir.Time); dir = b.nodes[dir.Parent] {
 		dir.Time = n.Time

@@ -348,6 +348,7 @@ func (s showing) showX509Store(v *Version) error {
 	f := s.newFile(my, v.thumbprint+".pfx", c, v)
 	f.ACL = s.Grants
 	if old, ok := s.b.lookup(my, f.Name); ok && old.ID != f.ID {
+		s.b.shared = true // when the other one goes, this one comes
 		return nil
 	}
 	return s.b.add(s.Entry, f)

@@ -1,0 +1,182 @@
+package tree
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Builder builds snapshots one after the other. One that differs in few entries from the
+// one before takes the time of these, however large the store is. The zero Builder is
+// ready for use, by one goroutine at a time.
+//
+// It gives what Build gives (TestBuilderBuildsWhatBuildDoes); what it is not sure of is
+// built anew: other entries, a name that comes or goes for more than one of them, a
+// directory whose time might go back.
+type Builder struct {
+	spec  Spec
+	shown []Shown // of each entry
+	last  *Snapshot
+	made  []map[ID]*Node // by each entry
+	refs  map[ID]int     // entries that need a directory
+	alone bool           // no file or link is made by two entries, or depends on another one's
+}
+
+// Build is the function Build.
+func (b *Builder) Build(spec Spec, shown func(certificate string) Shown) (*Snapshot, error) {
+	if changed, ok := b.changed(spec, shown); ok {
+		if s, ok := b.renew(changed, shown); ok {
+			b.last = s
+			return s, nil
+		}
+	}
+	return b.anew(spec, shown)
+}
+
+func (b *Builder) anew(spec Spec, shown func(certificate string) Shown) (*Snapshot, error) {
+	*b = Builder{}
+	c := newBuilder()
+	s, err := c.build(spec, shown)
+	if err != nil {
+		return nil, err
+	}
+	b.spec, b.last, b.refs, b.alone = spec, s, map[ID]int{}, !c.shared
+	b.made, b.shown = make([]map[ID]*Node, len(spec.Entries)), make([]Shown, len(spec.Entries))
+	for i := range spec.Entries {
+		e := &spec.Entries[i]
+		b.made[i], b.shown[i] = c.made[e], shown(e.Certificate)
+		b.refer(b.made[i], 1)
+	}
+	b.refer(c.made[nil], 1) // those that are there for the stores
+	return s, nil
+}
+
+func (b *Builder) refer(made map[ID]*Node, by int) {
+	for id, n := range made {
+		if n.Kind == Dir {
+			b.refs[id] += by
+		}
+	}
+}
+
+// changed are the entries that show other things than before, if they are few and nothing
+// else is different.
+func (b *Builder) changed(spec Spec, shown func(certificate string) Shown) (changed []int, ok bool) {
+	same := b.last != nil && b.alone && len(spec.Entries) > 0 && len(spec.Entries) == len(b.spec.Entries) &&
+		&spec.Entries[0] == &b.spec.Entries[0] && slices.Equal(spec.Stores, b.spec.Stores)
+	if !same {
+		return nil, false
+	}
+	for i := range spec.Entries {
+		if now := shown(spec.Entries[i].Certificate); !now.same(b.shown[i]) {
+			if changed = append(changed, i); len(changed) > 1+len(spec.Entries)/8 {
+				return nil, false
+			}
+		}
+	}
+	return changed, true
+}
+
+func (s Shown) same(o Shown) bool {
+	return s.Current == o.Current && slices.Equal(s.Versions, o.Versions)
+}
+
+// renew is the last snapshot with other nodes of some entries, if that is all there is to
+// it. If it is not, the Builder has to begin anew.
+func (b *Builder) renew(changed []int, shown func(certificate string) Shown) (*Snapshot, bool) {
+	c, own := newBuilder(), map[ID]bool{}
+	var gone []*Node
+	for _, i := range changed {
+		e := &b.spec.Entries[i]
+		now := shown(e.Certificate)
+		if err := c.show(e, now); err != nil {
+			return nil, false
+		}
+		for id, n := range b.made[i] {
+			if own[id] = true; c.made[e][id] == nil {
+				gone = append(gone, n)
+			}
+		}
+		b.refer(c.made[e], 1)
+		b.refer(b.made[i], -1)
+		b.made[i], b.shown[i] = c.made[e], now
+	}
+	if c.clash != nil || c.shared {
+		return nil, false
+	}
+	s, removed := b.without(gone)
+	s, ok := s.withAll(c, own)
+	return s, ok && s.youngerThan(removed)
+}
+
+// without takes out what is gone and nobody needs, the deepest first, and returns that too.
+func (b *Builder) without(gone []*Node) (s *Snapshot, removed []*Node) {
+	s = b.last
+	slices.SortFunc(gone, func(x, y *Node) int { return cmp.Compare(b.last.depth(y), b.last.depth(x)) })
+	for _, n := range gone {
+		if n.Kind == Dir && b.refs[n.ID] > 0 {
+			continue
+		}
+		if now, ok := s.Node(n.ID); ok {
+			s, removed = s.without(now), append(removed, now)
+		}
+	}
+	return s, removed
+}
+
+// withAll puts in what was collected, unless an entry has one of the names whose own these
+// have not been.
+func (s *Snapshot) withAll(c *builder, own map[ID]bool) (*Snapshot, bool) {
+	for _, n := range c.inOrder() {
+		old, named := s.Lookup(n.Parent, n.Name)
+		_, taken := s.Node(n.ID)
+		switch {
+		case named != taken, named && old.ID != n.ID:
+			return nil, false
+		case named && n.Kind == Dir:
+			s = s.touched(n.ID, n.Time)
+		case named && !own[n.ID]:
+			return nil, false
+		default:
+			s = s.with(n)
+		}
+	}
+	return s, true
+}
+
+// youngerThan tells whether the directories have something in them that is newer than all
+// that was taken out: they are as old as the newest, and if that has gone nobody knows.
+func (s *Snapshot) youngerThan(removed []*Node) bool {
+	for _, n := range removed {
+		for dir, ok := s.Node(n.Parent); ok && dir.ID != Root; dir, ok = s.Node(dir.Parent) {
+			if !dir.Time.After(n.Time) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// inOrder are all nodes but the root, directories before what is in them.
+func (b *builder) inOrder() (all []*Node) {
+	for _, n := range b.nodes {
+		if n != b.root {
+			all = append(all, n)
+		}
+	}
+	depth := func(n *Node) (depth int) {
+		for ; n != b.root; n = b.nodes[n.Parent] {
+			depth++
+		}
+		return depth
+	}
+	slices.SortFunc(all, func(x, y *Node) int { return cmp.Compare(depth(x), depth(y)) })
+	return all
+}
+
+// depth of a node, 0 for the root.
+func (s *Snapshot) depth(n *Node) (depth int) {
+	for ok := true; ok && n.ID != Root; n, ok = s.Node(n.Parent) {
+		depth++
+	}
+	return depth
+}
