@@ -18,6 +18,8 @@ const (
 	perVault   = 32   // tries side by side
 	vaultBurst = 2000 // tries at once, after a while without any
 	vaultRate  = 200  // a second, from then on
+
+	vaultPortion = 20 // of these side by side
 )
 
 // breakerTrips is how many certificates have to fail one after the other, with no answer
@@ -104,8 +106,8 @@ func (h *host) admits(now time.Time, wanted bool) (ok bool, again time.Time) {
 	switch tokens := h.limiter.TokensAt(now); {
 	case !h.breaker.admits(now, wanted) || h.flying >= h.room:
 		return false, time.Time{} // somebody lands before that changes, or until comes
-	case tokens < 1:
-		return false, now.Add(scale(time.Second, (1-tokens)/vaultRate) + time.Millisecond)
+	case tokens < 1: // then some more at a time: looking for what is due takes a while
+		return false, now.Add(scale(time.Second, (vaultPortion-tokens)/vaultRate))
 	}
 	return true, time.Time{}
 }

@@ -283,7 +283,7 @@ func TestRoomAfterThrottling(t *testing.T) {
 // A machine asks no vault for more than its part at once.
 func TestOneMachineLeavesRoomForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v, names := many(t, 3000)
+		v, names := many(t, 2400)
 		s := running(t, Options{Publisher: &shelf{}}, settings(t, v, time.Hour, names...))
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -291,7 +291,7 @@ func TestOneMachineLeavesRoomForOthers(t *testing.T) {
 			t.Errorf("%d reads in the first second", n)
 		}
 		<-s.Ready()
-		if n := v.reads(); n != 3000 {
+		if n := v.reads(); n != 2400 {
 			t.Errorf("%d reads", n)
 		}
 	})
