@@ -27,6 +27,10 @@ const (
 // secret that alone makes a vault fail must not take its neighbours along.
 const breakerTrips = 3
 
+// listStrikes is how many listings in a row may fail, each with a read after it that does
+// not, until a vault is held to be one whose listings fail.
+const listStrikes = 2
+
 // breaker is what is known of something that certificates share: a vault, or the token
 // of an identity for it. While that fails it is open: a single try at a time goes
 // through, at growing intervals, and what becomes of it goes for all that wait.
@@ -202,6 +206,12 @@ func (r *runner) landed(ctx context.Context, c *certificate, began time.Time, er
 			r.waitFor(ctx, &l.breaker, first, c, began, laneOf(c))
 		}
 	default:
+		if l.faltered { // and it answers all the same
+			l.faltered, l.strikes = false, l.strikes+1
+		}
+		if l.strikes >= listStrikes {
+			l.notTill, l.strikes = now.Add(r.settings.Interval), 0
+		}
 		r.open(h.answered(now), hostOf(c))
 		r.open(l.answered(now), laneOf(c))
 	}
@@ -279,8 +289,8 @@ func (r *runner) open(down time.Duration, g group) {
 	defer r.mu.Unlock()
 	ease := min(down, r.settings.Interval/easing)
 	for _, c := range r.certs {
-		if !g(c) || c.retired || !c.held {
-			continue
+		if !g(c) || c.retired || !c.held || r.lane(c).open || r.host(c).open {
+			continue // it waits for the other breaker
 		}
 		n++
 		c.held = false

@@ -319,3 +319,35 @@ func TestClockThatIsSet(t *testing.T) {
 		}
 	}
 }
+
+// Changed settings with a certificate of a vault that does not answer are in force at once.
+func TestSettingsThatChangeInAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, names := many(t, 10)
+		set := settings(t, v, time.Hour, names[:9]...)
+		s := running(t, Options{Publisher: &shelf{}}, set)
+		<-s.Ready()
+		v.fail(names, &vault.Error{Kind: vault.KindThrottled, Fact: "429", RetryAfter: 10 * time.Hour})
+		time.Sleep(3 * time.Hour)
+		began := time.Now()
+		if err := s.Change(t.Context(), settings(t, v, time.Hour, names...)); err != nil || time.Since(began) > changePatience {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		if st := state(s, names[9]); st.State != Missing || kind(st.Err) != vault.KindThrottled {
+			t.Errorf("%+v", st)
+		}
+		v.fail(names, nil)
+		other := settings(t, v, time.Hour, names...)
+		other.Vault = &narrow{fakeVault: v, most: 100} // another way to it
+		if err := s.Change(t.Context(), other); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		for _, name := range names {
+			if st := state(s, name); st.State != OK {
+				t.Errorf("%+v", st)
+			}
+		}
+	})
+}

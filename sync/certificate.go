@@ -186,8 +186,8 @@ func (c *certificate) record(o outcome, now time.Time, keep int) (changed bool) 
 	c.lastAttempt, c.err, c.held = o.started, o.err, false
 	if o.secret != nil {
 		c.latest = certs.Version(o.secret.Version)
-		c.read(o.secret, now)
 	}
+	defer func() { c.remark(o.secret, now) }()
 	if o.err == nil || o.version != nil {
 		c.failures, c.lastSuccess, c.disabled = 0, now, false
 		return c.adopt(o, now, keep)

@@ -22,6 +22,11 @@
 //   - The version that links lead to has its bytes in memory, before they lead to
 //     it and until they lead to another one. So do those that are newer. Older ones
 //     are held in a cache, and what Load fetches again is what it was, or an error.
+//   - A listing stands for a read only where the read came some seconds, by the vault's
+//     clock, after the change that the listing shows: of two changes in one second the
+//     second is never missed. Once a day each certificate is read all the same.
+//   - What is asked of a vault that fails is one try at a time, and what that says goes
+//     for all that wait: no outage multiplies with the number of certificates.
 //   - Errands for older versions wait until every certificate was tried once, and
 //     nothing waits for them.
 //
@@ -30,8 +35,8 @@
 // What is shown already is not judged again when the policy changes, and after a
 // restart there is no version before to compare the first one with.
 //
-// Every poll fetches every secret (one transaction each). There is no limit on
-// how long an outage may last and none on the tries. The limit of the cache bounds
+// There is no limit on how long an outage may last and none on the tries. Reads of
+// older versions (Load) do not heed what the polls know of a vault. The limit of the cache bounds
 // the bytes of older versions and not what is known of them, some 2.5 KB each in the
 // default layouts (BenchmarkOldVersions). A file that some process has open when its
 // version is forgotten can be read for as long as the cache has it.

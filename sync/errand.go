@@ -104,7 +104,7 @@ func (r *runner) send(ctx context.Context) {
 			if len(r.errands) == cap(r.found) {
 				return
 			}
-			if r.errands[c] || r.host(c).open || r.lane(c).open {
+			if c.retired || r.errands[c] || r.host(c).open || r.lane(c).open {
 				continue
 			}
 			e, due, ok := c.errand(r.sent, r.settings.Keep == KeepAll)

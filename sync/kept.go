@@ -166,7 +166,9 @@ func (s *Syncer) decode(src Source, b []byte) (*certificate, error) {
 	c := s.newCertificate(src)
 	c.shown, c.latest, c.disabled, c.warnings = k.Shown, k.Latest, k.Disabled, k.Warnings
 	c.lastAttempt, c.lastSuccess, c.fetched = k.LastAttempt, k.LastSuccess, k.Fetched
-	c.mark, c.readAt = k.Mark, k.ReadAt
+	if c.mark = k.Mark; !k.ReadAt.IsZero() { // and again since, but when is not kept
+		c.readAt = time.Now().Add(-scale(recheck, c.jitter/2))
+	}
 	for _, b := range k.Versions {
 		v, err := tree.DecodeVersion(b, blob)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"kvfs/certs"
 	"kvfs/vault"
 )
 
@@ -16,6 +17,8 @@ import (
 
 const (
 	listRoom = 8 // listings side by side
+	// listPatience is how long one may take with all its pages: who is covered waits for it.
+	listPatience = 2 * time.Minute
 	// relist is when a vault is listed again that refuses it, or was too large.
 	relist = 24 * time.Hour
 	// recheck is how long a secret is believed to be unchanged without being read.
@@ -34,11 +37,13 @@ type lane struct {
 	name     string // of the host
 	identity vault.Identity
 
-	covers  map[*certificate]bool // by the listing that is under way; nil: none is
-	notTill time.Time             // no listing before
-	refused error                 // why the last one was; nil if it was not
-	ease    time.Duration         // over which what the next one finds is read; see open
-	pages   int                   // of the last complete one; 0: none yet
+	covers   map[*certificate]bool // by the listing that is under way; nil: none is
+	notTill  time.Time             // no listing before
+	refused  error                 // why the last one was; nil if it was not
+	ease     time.Duration         // over which what the next one finds is read; see open
+	faltered bool                  // the last one did, and nothing was answered since
+	strikes  int                   // how often that was so and the next read was answered, in a row
+	pages    int                   // of the last complete one; 0: none yet
 }
 
 // mark is what tells a version from the next one in a listing.
@@ -58,12 +63,18 @@ func (m mark) shows(l vault.Listed) bool {
 		m.NotBefore.Equal(l.NotBefore) && m.Expires.Equal(l.Expires)
 }
 
-// read takes down what a try that got a secret has seen. Its time is the vault's own: a
+// remark takes down how the newest version is found again in a listing, where all that is
+// wrong with a certificate would be wrong with another one too. What was read and not
+// taken has to be read again: a listing knows nothing of why. The time of a secret is the vault's own: a
 // read within the seconds after a change may have missed another one in the same second,
 // and a listing would never show that.
-func (c *certificate) read(s *vault.Secret, now time.Time) {
+func (c *certificate) remark(s *vault.Secret, now time.Time) {
+	if ofHost(c.err) || ofIdentity(c.err) { // it says nothing of the certificate
+		return
+	}
 	c.mark, c.readAt = mark{}, time.Time{}
-	if !s.Updated.IsZero() && s.Answered.Sub(s.Updated) >= settling {
+	taken := s != nil && len(c.versions) > 0 && c.versions[0].ID == certs.Version(s.Version) && (c.err == nil || c.err == c.keyless)
+	if taken && !s.Updated.IsZero() && s.Answered.Sub(s.Updated) >= settling {
 		c.mark, c.readAt = markOf(s), now
 	}
 }
@@ -72,7 +83,8 @@ func (c *certificate) read(s *vault.Secret, now time.Time) {
 // has fewer requests than the tries that it saves, and there is something to compare.
 func (r *runner) listable(c *certificate, now time.Time) bool {
 	l := r.lane(c)
-	return c.listable(now) && !c.wanted && !now.Before(l.notTill) && l.pages < r.shared[c.lane] && r.shared[c.lane] > 1
+	again := l.pages < r.shared[c.lane] || !l.notTill.IsZero() // it may have become smaller
+	return c.listable(now) && !c.wanted && !l.faltered && !now.Before(l.notTill) && again && r.shared[c.lane] > 1
 }
 
 // listable tells whether all is known of a certificate that a listing is compared with.
@@ -96,8 +108,11 @@ func (r *runner) covered(c *certificate) bool {
 // its lane, if one can.
 func (r *runner) list(ctx context.Context, c *certificate, now time.Time) bool {
 	l := r.lane(c)
-	if l.covers != nil || !r.listable(c, now) || r.underway == cap(r.listings) {
+	if l.covers != nil || !r.listable(c, now) {
 		return false
+	}
+	if r.underway == cap(r.listings) {
+		return true // it waits for one that is under way
 	}
 	l.covers = map[*certificate]bool{}
 	for _, o := range r.certs {
@@ -109,6 +124,8 @@ func (r *runner) list(ctx context.Context, c *certificate, now time.Time) bool {
 	r.took(c, now)
 	v, at, most := r.vault(), listing{cert: c, lane: l, settings: r.generation, began: now, listed: map[string]vault.Listed{}}, r.shared[c.lane]-1
 	r.tries.Go(func() error {
+		ctx, cancel := context.WithTimeout(ctx, listPatience)
+		defer cancel()
 		at.pages, at.complete, at.err = v.List(ctx, c.source.Identity, c.source.Ref, most, func(s vault.Listed) { at.listed[strings.ToLower(s.Name)] = s })
 		r.listings <- at
 		return nil
@@ -135,14 +152,16 @@ func (r *runner) compare(ctx context.Context, at listing) {
 	covers := l.covers
 	l.covers = nil
 	r.underway--
-	shared := ofHost(at.err) || ofIdentity(at.err)
+	shared, ease := ofHost(at.err) || ofIdentity(at.err), l.ease
 	if shared {
+		l.faltered = true // a read comes next
 		r.record(ctx, outcome{cert: at.cert, settings: at.settings, started: at.began, err: at.err})
 	}
 	r.landed(ctx, at.cert, at.began, at.err)
-	if shared || ctx.Err() != nil {
+	if shared || ctx.Err() != nil || at.settings != r.generation {
 		return
 	}
+	ease, l.ease = max(ease, l.ease), 0 // the breaker may have closed with it
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -157,15 +176,12 @@ func (r *runner) compare(ctx context.Context, at listing) {
 		r.unsettle(l.key)
 		r.log.Info("a vault has so many secrets that reading ours one by one is less", "host", at.cert.host, "pages", at.pages)
 		return
-	case at.settings != r.generation:
-		return
 	}
-	ease := l.ease
-	l.refused, l.pages, l.ease = nil, max(at.pages, 1), 0
+	l.notTill, l.refused, l.pages, l.strikes = time.Time{}, nil, max(at.pages, 1), 0
 	for _, c := range r.certs {
 		s, there := at.listed[strings.ToLower(c.source.Ref.Name())]
 		switch {
-		case c.lane != l.key || c.retired || r.flying[c]:
+		case c.lane != l.key || c.retired || r.flying[c] || c.lastAttempt.After(at.began):
 		case covers[c] && there && !c.wanted && c.mark.shows(s):
 			r.confirm(c, at.began, now)
 		case covers[c]: // it has to be read
@@ -201,7 +217,9 @@ func (r *runner) confirm(c *certificate, began, now time.Time) {
 func (r *runner) describe() {
 	all := make([]VaultStatus, 0, len(r.lanes))
 	for _, l := range r.lanes {
-		all = append(all, l.status(r.shared[l.key]))
+		if r.used[l.key] {
+			all = append(all, l.status(r.shared[l.key]))
+		}
 	}
 	slices.SortFunc(all, func(a, b VaultStatus) int {
 		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Identity.Key(), b.Identity.Key()))

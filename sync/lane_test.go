@@ -186,3 +186,65 @@ func TestDeletedDisabledAndNewAreSeenInListings(t *testing.T) {
 		}
 	})
 }
+
+// A vault that can be read and whose listings fail is read.
+func TestListingsThatFailKeepNobodyFromReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &shelf{}
+		v, names := many(t, 60)
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Hour, names...))
+		<-s.Ready()
+		v.set(func() { v.errs["?"] = down })
+		time.Sleep(3 * time.Hour)
+		for _, name := range names {
+			v.rotate(t, name, 2)
+		}
+		time.Sleep(90 * time.Minute)
+		synctest.Wait()
+		for _, name := range names {
+			if st := state(s, name); p.shown(name) != version(2) || st.State != OK {
+				t.Fatalf("%s shows %s: %+v", name, p.shown(name), st)
+			}
+		}
+		if n := v.times("?"); n > 20 {
+			t.Errorf("%d listings were tried", n)
+		}
+		v.set(func() { delete(v.errs, "?") })
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		before := v.reads()
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		if n := v.reads() - before; n > 0 {
+			t.Errorf("%d reads though listings work again", n)
+		}
+	})
+}
+
+// What is wrong with a version stays in the report after an outage: a listing that shows
+// it unchanged does not make it good.
+func TestListingMakesNothingGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &shelf{}
+		v, names := many(t, 30)
+		s := running(t, Options{Publisher: p}, settings(t, v, time.Hour, names...))
+		<-s.Ready()
+		v.make("c3", 2, []byte("no certificate"))
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if st := state(s, "c3"); st.State != Stale || kind(st.Err) != "" {
+			t.Fatalf("%+v", st)
+		}
+		v.fail(names, down)
+		time.Sleep(5 * time.Hour)
+		v.fail(names, nil)
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if st := state(s, "c3"); st.State != Stale || kind(st.Err) != "" || p.shown("c3") != version(1) {
+			t.Errorf("after an outage: %+v", st)
+		}
+		if st := state(s, "c4"); st.State != OK {
+			t.Errorf("%+v", st)
+		}
+	})
+}

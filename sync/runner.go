@@ -31,17 +31,21 @@ type runner struct {
 	waiting  []*wish
 	hosts    map[string]*host
 	lanes    map[string]*lane
-	shared   map[string]int // certificates that a listing of a lane can stand for
-	thirst   time.Time      // when a vault may be asked again that was asked too much; zero: none
-	asked    time.Time      // when the settings were last asked how things are shown
-	looked   time.Time      // when launch last looked for what is due
-	sent     time.Time      // when send did
+	shared   map[string]int  // certificates that a listing of a lane can stand for
+	used     map[string]bool // lanes that have certificates
+	thirst   time.Time       // when a vault may be asked again that was asked too much; zero: none
+	asked    time.Time       // when the settings were last asked how things are shown
+	looked   time.Time       // when launch last looked for what is due
+	sent     time.Time       // when send did
 }
 
 // grant takes a wish up.
 func (r *runner) grant(w *wish) {
 	if w.settings != nil {
-		r.configure(*w.settings)
+		before := r.settings.Vault
+		if r.configure(*w.settings); before != r.settings.Vault {
+			r.probe() // there may be another way to them
+		}
 	}
 	r.respec()
 	r.survey()
@@ -58,10 +62,29 @@ func (r *runner) grant(w *wish) {
 		case w.only != nil && w.only(c.source):
 			c.wanted, w.left[c] = true, true
 		case w.only == nil && c.lastAttempt.IsZero():
-			w.left[c] = true // due by itself, or being tried
+			w.left[c] = true                         // due by itself, or being tried
+			c.wanted = c.wanted || w.settings != nil // also if its vault does not answer others: somebody waits
 		}
 	}
 	r.waiting = append(r.waiting, w)
+}
+
+// probe lets one try through each breaker now.
+func (r *runner) probe() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for _, h := range r.hosts {
+		h.until = now
+	}
+	for _, l := range r.lanes {
+		l.until = now
+	}
+	for _, c := range r.certs {
+		if c.held {
+			c.next = now
+		}
+	}
 }
 
 // survey counts what a listing can stand for. A wish is somebody's to see what has
@@ -69,6 +92,7 @@ func (r *runner) grant(w *wish) {
 func (r *runner) survey() {
 	r.shared = map[string]int{}
 	used := map[string]bool{}
+	r.used = used
 	for _, c := range r.certificates() {
 		used[c.lane] = used[c.lane] || !c.retired
 		if !c.retired && !c.source.Ref.Pinned() {
@@ -76,7 +100,7 @@ func (r *runner) survey() {
 		}
 	}
 	for key, l := range r.lanes {
-		l.notTill, l.refused, l.pages = time.Time{}, nil, 0
+		l.notTill, l.refused, l.pages, l.faltered, l.strikes = time.Time{}, nil, 0, false, 0
 		if !used[key] && l.flying == 0 {
 			delete(r.lanes, key)
 		}

@@ -235,6 +235,9 @@ func TestDangerousMountpointsAreRefused(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// Unless it is told not to, kvfs writes real files into a directory of certificates
+	// (TestSystemDirectoryGetsFiles).
+	s.configure(func(d document) { d["kvfs"].(map[string]any)["persistent"] = "no" })
 	for _, c := range []struct{ store, fact string }{
 		{full, "is not empty (precious)"},
 		{"/etc/ssl/certs", "is a system directory"},

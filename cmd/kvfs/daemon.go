@@ -382,12 +382,12 @@ func (d *daemon) begin(ctx context.Context, first bool, patience time.Duration) 
 	if !first {
 		return d.mount()
 	}
-	late := time.After(patience)
+	late, over := context.WithTimeout(ctx, patience)
+	defer over()
 	if d.remembered {
 		select {
 		case <-d.disks.began:
-		case <-ctx.Done():
-			return nil
+		case <-late.Done():
 		}
 		if err := d.mount(); err != nil {
 			return err
@@ -395,10 +395,11 @@ func (d *daemon) begin(ctx context.Context, first bool, patience time.Duration) 
 	}
 	select {
 	case <-d.syncer.Ready():
-	case <-late:
+	case <-late.Done():
+		if ctx.Err() != nil {
+			return nil
+		}
 		d.log.Warn("the first poll takes long; showing what has come", "after", patience)
-	case <-ctx.Done():
-		return nil
 	}
 	return d.mount()
 }

@@ -280,6 +280,11 @@ func (ds *disks) end(w wanted) {
 func (ds *disks) apply(ctx context.Context, s *tree.Snapshot) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
+	ds.applyLocked(ctx, s)
+}
+
+// applyLocked is apply for who holds mu.
+func (ds *disks) applyLocked(ctx context.Context, s *tree.Snapshot) {
 	ds.last, ds.states = s, nil
 	retryAt := time.Time{}
 	for _, one := range ds.all {
@@ -332,11 +337,10 @@ func (ds *disks) alarmAt() time.Time {
 
 // retry does again what was published last.
 func (ds *disks) retry(ctx context.Context) {
-	ds.mu.Lock()
-	last := ds.last
-	ds.mu.Unlock()
-	if last != nil {
-		ds.apply(ctx, last)
+	ds.mu.Lock() // to the end: what is published meanwhile comes after
+	defer ds.mu.Unlock()
+	if ds.last != nil {
+		ds.applyLocked(ctx, ds.last)
 	}
 }
 
