@@ -28,7 +28,6 @@ func TestOutageFailsNoRead(t *testing.T) {
 	}{
 		{"throttled, with Retry-After", emulator.Fault{Kind: emulator.Throttled, RetryAfter: time.Second}, "throttled"},
 		{"throttled, without", emulator.Fault{Kind: emulator.Throttled}, "throttled"},
-		{"unavailable", emulator.Fault{Kind: emulator.Unavailable}, "server"},
 		{"dropped connections", emulator.Fault{Kind: emulator.Drop}, "unreachable"},
 		{"firewall", emulator.Fault{Kind: emulator.ForbiddenFirewall}, "forbidden-network"},
 		{"no identity", emulator.Fault{Kind: emulator.IdentityNotFound}, "identity"},
