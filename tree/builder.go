@@ -3,6 +3,7 @@ package tree
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 // Builder builds snapshots one after the other. One that differs in few entries from the
@@ -10,8 +11,7 @@ import (
 // ready for use, by one goroutine at a time.
 //
 // It gives what Build gives (TestBuilderBuildsWhatBuildDoes); what it is not sure of is
-// built anew: other entries, a name that comes or goes for more than one of them, a
-// directory whose time might go back.
+// built anew: other entries, and a name that comes or goes for more than one of them.
 type Builder struct {
 	spec  Spec
 	shown []Shown // of each entry
@@ -105,7 +105,10 @@ func (b *Builder) renew(changed []int, shown func(certificate string) Shown) (*S
 	}
 	s, removed := b.without(gone)
 	s, ok := s.withAll(c, own)
-	return s, ok && s.youngerThan(removed)
+	if !ok {
+		return nil, false
+	}
+	return s.dated(removed), true
 }
 
 // without takes out what is gone and nobody needs, the deepest first, and returns that too.
@@ -143,17 +146,27 @@ func (s *Snapshot) withAll(c *builder, own map[ID]bool) (*Snapshot, bool) {
 	return s, true
 }
 
-// youngerThan tells whether the directories have something in them that is newer than all
-// that was taken out: they are as old as the newest, and if that has gone nobody knows.
-func (s *Snapshot) youngerThan(removed []*Node) bool {
-	for _, n := range removed {
+// dated is the snapshot with the times of the directories from which something was taken
+// out: each is as old as the newest thing that is left in it or below.
+func (s *Snapshot) dated(removed []*Node) *Snapshot {
+	for _, n := range removed { // the deepest first
 		for dir, ok := s.Node(n.Parent); ok && dir.ID != Root; dir, ok = s.Node(dir.Parent) {
-			if !dir.Time.After(n.Time) {
-				return false
+			if dir.Time.After(n.Time) {
+				continue
+			}
+			c := *dir
+			c.Time = time.Time{}
+			for e := range s.Entries(dir.ID, 0) {
+				if e.Time.After(c.Time) {
+					c.Time = e.Time
+				}
+			}
+			if !c.Time.Equal(dir.Time) {
+				s = s.with(&c)
 			}
 		}
 	}
-	return true
+	return s
 }
 
 // inOrder are all nodes but the root, directories before what is in them.
