@@ -3,6 +3,7 @@ package test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,7 +43,10 @@ func (s *site) loaded() time.Duration {
 	s.t.Helper()
 	began := time.Now()
 	s.start("mount", s.settings, "--store", s.store)
-	s.must("wait", "--timeout", "5m")
+	wait := exec.Command(kvfsPath, "wait", "--timeout", "5m", "--socket", s.socket)
+	if out, err := wait.CombinedOutput(); err != nil {
+		s.t.Fatalf("%v: %s", err, out)
+	}
 	took := time.Since(began)
 	for _, c := range s.report().Certificates {
 		if c.State != "ok" {
