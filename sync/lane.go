@@ -39,6 +39,7 @@ type lane struct {
 
 	covers   map[*certificate]bool // by the listing that is under way; nil: none is
 	notTill  time.Time             // no listing before
+	next     time.Time             // listing, if nothing comes between
 	refused  error                 // why the last one was; nil if it was not
 	ease     time.Duration         // over which what the next one finds is read; see open
 	faltered bool                  // the last one did, and nothing was answered since
@@ -207,6 +208,7 @@ func (r *runner) confirm(c *certificate, began, now time.Time) {
 		c.err = c.keyless
 	}
 	c.next = c.schedule(now, r.settings.Interval, 0, c.laneJitter)
+	r.lane(c).next = c.next
 	if c.shown == "" && c.current(now) != nil { // it was hidden
 		r.dirty = true
 	}

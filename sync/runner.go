@@ -279,6 +279,9 @@ func (r *runner) record(ctx context.Context, o outcome) {
 		jitter = c.laneJitter
 	}
 	c.next = c.schedule(now, r.settings.Interval, askedToWait(o.err), jitter)
+	if next := r.lane(c).next; o.err == nil && next.After(now) && r.listable(c, now) {
+		c.next, c.settled = next, true // not before the others, whom its listing would take along
+	}
 	if !o.shared { // who opens the breaker has said it for all
 		r.report(c, before)
 	}
