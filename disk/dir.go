@@ -117,9 +117,6 @@ func (d *Dir) Close() {
 // File is the directory, for who keeps it for a successor. It is closed with the Dir.
 func (d *Dir) File() *os.File { return d.fd }
 
-// Path is that of the store.
-func (d *Dir) Path() string { return d.path }
-
 // check is done before anything is written: the directory may have been changed, or another one may have come
 // into its place.
 func (d *Dir) check() error {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -30,8 +29,6 @@ const (
 
 // ReadOptions say how a directory is read. The zero value is ready for use.
 type ReadOptions struct {
-	// Directory is the one to read, for who has it open already. Default: the path is walked.
-	Directory *os.File
 	// Versions is how many of each certificate are wanted, at most 16, which is the default.
 	Versions int
 }
@@ -54,10 +51,8 @@ func Read(dir string, want []Certificate, o ReadOptions) (found map[string]LastG
 	if o.Versions > 0 {
 		r.most = min(o.Versions, mostVersions)
 	}
-	var fd int
-	if o.Directory != nil {
-		fd, err = unix.FcntlInt(o.Directory.Fd(), unix.F_DUPFD_CLOEXEC, 3)
-	} else if fd, err = walk(dir, false); errors.Is(err, unix.ENOENT) {
+	fd, err := walk(dir, false)
+	if errors.Is(err, unix.ENOENT) {
 		return nil, nil, nil
 	}
 	if err != nil {

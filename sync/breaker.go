@@ -185,26 +185,17 @@ func (r *runner) landed(ctx context.Context, c *certificate, began time.Time, er
 	now, h, l := time.Now(), r.host(c), r.lane(c)
 	h.flying--
 	l.flying--
-	jitter, asked := jitterOf(r.opts.Seed, c.key+now.String()), askedToWait(err)
-	wait := func(failures int) time.Duration { return max(shaken(backoff(failures), jitter), asked) }
 	switch {
 	case ctx.Err() != nil:
+	case kind(err) == vault.KindThrottled:
+		if !h.open || began.After(h.opened) {
+			h.throttled()
+		}
+		fallthrough
 	case ofHost(err):
-		if kind(err) == vault.KindThrottled {
-			if !h.open || began.After(h.opened) {
-				h.throttled()
-			}
-			wait = func(int) time.Duration { return throttleWait(h.level, asked, jitter) }
-		}
-		if first := !h.open; h.failed(c, began, err, r.count(hostOf(c)), now, wait) {
-			r.waitFor(ctx, &h.breaker, first, c, began, hostOf(c))
-		} else if !h.open && c.failures == 2 {
-			r.secondOpinion(&h.breaker, hostOf(c))
-		}
+		r.fail(ctx, &h.breaker, hostOf(c), c, began, err, h.level)
 	case ofIdentity(err):
-		if first := !l.open; l.failed(c, began, err, r.count(laneOf(c)), now, wait) {
-			r.waitFor(ctx, &l.breaker, first, c, began, laneOf(c))
-		}
+		r.fail(ctx, &l.breaker, laneOf(c), c, began, err, h.level)
 	default:
 		if l.faltered { // and it answers all the same
 			l.faltered, l.strikes = false, l.strikes+1
@@ -214,6 +205,24 @@ func (r *runner) landed(ctx context.Context, c *certificate, began time.Time, er
 		}
 		r.open(h.answered(now), hostOf(c))
 		r.open(l.answered(now), laneOf(c))
+	}
+}
+
+// fail takes in a failure of what a group shares. level is that of throttleWait.
+func (r *runner) fail(ctx context.Context, b *breaker, g group, c *certificate, began time.Time, err error, level int) {
+	now, first := time.Now(), !b.open
+	jitter, asked := jitterOf(r.opts.Seed, c.key+now.String()), askedToWait(err)
+	wait := func(failures int) time.Duration {
+		if kind(err) == vault.KindThrottled {
+			return throttleWait(level, asked, jitter)
+		}
+		return max(shaken(backoff(failures), jitter), asked)
+	}
+	switch {
+	case b.failed(c, began, err, r.count(g), now, wait):
+		r.waitFor(ctx, b, first, c, began, g)
+	case !b.open && c.failures == 2:
+		r.secondOpinion(b, g)
 	}
 }
 
@@ -251,8 +260,8 @@ func (r *runner) waitFor(ctx context.Context, b *breaker, first bool, tried *cer
 	}
 }
 
-// secondOpinion lets those be tried now that it takes to tell whether a vault fails or a
-// secret does. Else it would take until they are due.
+// secondOpinion lets those be tried now that it takes to tell whether a vault or an
+// identity fails, or a secret does. Else it would take until they are due.
 func (r *runner) secondOpinion(b *breaker, g group) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

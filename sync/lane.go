@@ -64,11 +64,10 @@ func (m mark) shows(l vault.Listed) bool {
 		m.NotBefore.Equal(l.NotBefore) && m.Expires.Equal(l.Expires)
 }
 
-// remark takes down how the newest version is found again in a listing, where all that is
-// wrong with a certificate would be wrong with another one too. What was read and not
-// taken has to be read again: a listing knows nothing of why. The time of a secret is the vault's own: a
-// read within the seconds after a change may have missed another one in the same second,
-// and a listing would never show that.
+// remark takes down how the newest version is found again in a listing. What was read and
+// not taken has to be read again: a listing knows nothing of why. So has what was read
+// within seconds after its last change, by the vault's clock: it may have missed another
+// change in the same second, which no listing would show.
 func (c *certificate) remark(s *vault.Secret, now time.Time) {
 	if ofHost(c.err) || ofIdentity(c.err) { // it says nothing of the certificate
 		return

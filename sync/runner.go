@@ -105,6 +105,9 @@ func (r *runner) survey() {
 			delete(r.lanes, key)
 		}
 	}
+	maps.DeleteFunc(r.hosts, func(_ string, h *host) bool { // a lane has its own for as long as it is there
+		return !slices.ContainsFunc(slices.Collect(maps.Values(r.lanes)), func(l *lane) bool { return l.host == h })
+	})
 }
 
 // due tells whether a certificate is to be tried now.

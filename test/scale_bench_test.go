@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"kvfs/emulator"
-	"kvfs/status"
 	"kvfs/vault"
 )
 
@@ -200,24 +199,7 @@ func BenchmarkRenewalInLargeStore(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			control, watch := status.NewClient(s.socket), watchDirectory(b, s.store)
-			var took []time.Duration
-			for b.Loop() {
-				if _, err := s.vault.Rotate("", "c1"); err != nil {
-					b.Fatal(err)
-				}
-				refreshed := make(chan error, 1)
-				began := time.Now()
-				go func() {
-					_, err := control.Refresh(b.Context(), []string{"c1"})
-					refreshed <- err
-				}()
-				watch.await("contoso-web.c1")
-				took = append(took, time.Since(began))
-				if err := <-refreshed; err != nil {
-					b.Fatal(err)
-				}
-			}
+			took := s.renewals(b, "c1")
 			b.ReportMetric(float64(len(entries)), "entries")
 			reportTimes(b, took)
 		})
