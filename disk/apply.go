@@ -274,7 +274,7 @@ func (a *application) do(s step) error {
 		}
 		err = placeLink(a.sys, s.name, s.New.Target, fresh)
 	default:
-		err = place(a.sys, a.own, s.name, s.New.Content, rightsOf(s.New), fresh)
+		err = place(a.sys, a.own, s.name, s.New.Content(), rightsOf(s.New), fresh)
 	}
 	switch {
 	case err == nil:

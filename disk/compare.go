@@ -220,5 +220,5 @@ func (a *application) sameContent(f file, size int64, n *tree.Node) bool {
 	if n.Away != nil {
 		return sha256.Sum256(b) == n.Away.Sum
 	}
-	return bytes.Equal(b, n.Content)
+	return bytes.Equal(b, n.Content())
 }

@@ -206,5 +206,5 @@ func sumOf(n *tree.Node) [sha256.Size]byte {
 	if n.Away != nil {
 		return n.Away.Sum
 	}
-	return sha256.Sum256(n.Content)
+	return sha256.Sum256(n.Content())
 }

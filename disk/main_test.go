@@ -197,7 +197,7 @@ func expected(s *tree.Snapshot, store string) map[string]thing {
 	var below func(dir tree.ID, at string)
 	below = func(dir tree.ID, at string) {
 		for n := range s.Entries(dir, 0) {
-			all[at+n.Name] = thing{kind: n.Kind, mode: uint32(n.Mode()), acl: string(n.XAttr()), content: n.Target + string(n.Content)}
+			all[at+n.Name] = thing{kind: n.Kind, mode: uint32(n.Mode()), acl: string(n.XAttr()), content: n.Target + string(n.Content())}
 			if n.Kind == tree.Dir {
 				below(n.ID, at+n.Name+"/")
 			}

@@ -254,7 +254,7 @@ func TestBytesUnderANodeNeverChange(t *testing.T) {
 	if got = append(got, read(half)...); !bytes.Equal(got, before) {
 		t.Error("a renewal between two reads of one file mixed two versions")
 	}
-	if !bytes.Equal(read(0), file.Content) {
+	if !bytes.Equal(read(0), file.Content()) {
 		t.Error("the node has other bytes now")
 	}
 }
@@ -262,7 +262,7 @@ func TestBytesUnderANodeNeverChange(t *testing.T) {
 func TestRemovedFilesAreForgottenOldestFirst(t *testing.T) {
 	r := newRetired(2*(4+nodeCost) + 1)
 	for id := tree.ID(2); id < 6; id++ {
-		r.add(&tree.Node{ID: id, Kind: tree.File, Content: make([]byte, 4)})
+		r.add(&tree.Node{ID: id, Kind: tree.File, Size: 4, Blob: tree.NewBlob(make([]byte, 4))})
 	}
 	for id, want := range map[tree.ID]bool{2: false, 3: false, 4: true, 5: true} {
 		if _, ok := r.get(id); ok != want {

@@ -176,7 +176,8 @@ func (h *handler) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadR
 	if n.Away != nil {
 		return nil, fuse.Status(syscall.EIO) // the loop lets such a read wait
 	}
-	return fuse.ReadResultData(window(n.Content, in.Offset, in.Size)), fuse.OK
+	off := min(in.Offset, uint64(n.Size))
+	return fuse.ReadResultData(n.Part(int(off), int(min(uint64(in.Size), uint64(n.Size)-off)))), fuse.OK
 }
 
 // window is what a read at an offset gets.
@@ -197,7 +198,7 @@ func (h *handler) fetch(ctx context.Context, req []byte) ([]byte, unix.Errno) {
 	if !st.Ok() {
 		return nil, unix.Errno(st)
 	}
-	content := n.Content
+	content := n.Content()
 	if n.Away != nil { // it may have come meanwhile
 		if h.load == nil {
 			return nil, unix.EIO

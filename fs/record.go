@@ -29,6 +29,7 @@ type recording struct {
 	v       *view
 	changes []image.Change
 	refs    map[[32]byte]int // how those of the view change
+	texts   []*tree.Blob     // that have a record from then on
 	dirs    map[tree.ID]bool // whose time changes
 	err     error
 }
@@ -107,12 +108,9 @@ func (r *recording) keep(kind string, n *tree.Node) {
 		return
 	}
 	sum := n.Blob.Sum
+	r.texts = append(r.texts, n.Blob)
 	if r.v.refs[sum]+r.refs[sum] == 0 {
-		text := n.Blob.Bytes
-		if text == nil {
-			text = []byte{}
-		}
-		r.changes = append(r.changes, image.Change{Key: image.BlobKey(sum), Value: text})
+		r.changes = append(r.changes, image.Change{Key: image.BlobKey(sum), Value: n.Blob.Bytes()})
 	}
 	r.refs[sum]++
 }
@@ -150,6 +148,9 @@ func (r *recording) put(after *tree.Snapshot) error {
 			delete(r.v.refs, sum)
 		}
 	}
+	for _, text := range r.texts { // so that it is in memory once
+		r.v.image.Lend(image.BlobKey(text.Sum), text)
+	}
 	return nil
 }
 
@@ -178,10 +179,8 @@ func (v *view) persist() error {
 func (v *view) restore() error {
 	blobs := map[[32]byte]*tree.Blob{}
 	blob := func(sum [32]byte) *tree.Blob {
-		if blobs[sum] == nil {
-			if text, ok := v.image.Get(image.BlobKey(sum)); ok {
-				blobs[sum] = &tree.Blob{Sum: sum, Bytes: text}
-			}
+		if text := (&tree.Blob{Sum: sum}); blobs[sum] == nil && v.image.Lend(image.BlobKey(sum), text) {
+			blobs[sum] = text
 		}
 		return blobs[sum]
 	}

@@ -209,10 +209,10 @@ func (l *line) shows(want *tree.Snapshot) {
 	}
 	content := map[string][]byte{}
 	for n := range want.Nodes() {
-		content[string(n.Name)] = n.Content
+		content[string(n.Name)] = n.Content()
 	}
 	for n := range l.f.Snapshot().Nodes() {
-		if n.Kind == tree.File && !bytes.Equal(n.Content, content[n.Name]) {
+		if n.Kind == tree.File && !bytes.Equal(n.Content(), content[n.Name]) {
 			l.t.Errorf("%s has other bytes", n.Name)
 		}
 	}
@@ -786,7 +786,7 @@ func without(t testing.TB, s *tree.Snapshot, names ...string) *tree.Snapshot {
 	for n := range s.Nodes() {
 		if slices.Contains(names, n.Name) {
 			c := *n
-			c.Content, c.Blob, c.Away = nil, nil, &tree.Away{Certificate: "www", Version: "1"}
+			c.Blob, c.Away = nil, &tree.Away{Certificate: "www", Version: "1"}
 			n = &c
 		}
 		nodes = append(nodes, n)

@@ -249,7 +249,12 @@ func newRetired(limit int) *retired {
 // node, and its records in the image.
 const nodeCost = 512
 
-func cost(n *tree.Node) int { return len(n.Content) + nodeCost }
+func cost(n *tree.Node) int {
+	if n.Away != nil {
+		return nodeCost
+	}
+	return n.Size + nodeCost
+}
 
 // add keeps a file; dropped are those that had to go for it.
 func (r *retired) add(n *tree.Node) (dropped []*tree.Node) {

@@ -57,6 +57,16 @@ type Image struct {
 	seq   int             // of the file, in its name
 	at    map[string]span // what is alive
 	alive int             // bytes of that in the log
+	lent  map[string][]Borrower
+}
+
+// Borrower has bytes that a record has too, and may do with those.
+type Borrower interface {
+	// Move hands over where the bytes of the record are, and for how long: while the
+	// owner can be reached.
+	Move(to []byte, owner any)
+	// Settle says that the record goes. What was handed over stays for the moment.
+	Settle()
 }
 
 // span of a record in the log.
@@ -73,7 +83,7 @@ const Prefix = "image."
 
 // New makes an empty image.
 func New(opts Options) (*Image, error) {
-	i := &Image{opts: opts, at: map[string]span{}}
+	i := &Image{opts: opts, at: map[string]span{}, lent: map[string][]Borrower{}}
 	return i, i.move(0)
 }
 
@@ -83,7 +93,7 @@ func Open(fds map[string]int, opts Options) (*Image, error) {
 	if len(fds) == 0 {
 		return nil, errors.New("no image was kept")
 	}
-	i := &Image{opts: opts, at: map[string]span{}}
+	i := &Image{opts: opts, at: map[string]span{}, lent: map[string][]Borrower{}}
 	var newest string
 	for name := range fds {
 		var n int
@@ -140,6 +150,10 @@ func (i *Image) read() error {
 func (i *Image) note(r record, off int) {
 	i.alive -= i.at[r.key].size
 	delete(i.at, r.key)
+	for _, b := range i.lent[r.key] {
+		b.Settle()
+	}
+	delete(i.lent, r.key)
 	if !r.erased {
 		i.at[r.key] = span{off, r.size}
 		i.alive += r.size
@@ -278,7 +292,29 @@ func (i *Image) move(need int) error {
 		}
 	}
 	i.mem, i.seq, i.at = mem, next.seq, next.at
+	for key, borrowers := range i.lent {
+		for _, b := range borrowers {
+			b.Move(i.value(key, i.at[key]), mem)
+		}
+	}
 	return nil
+}
+
+// Lend gives somebody the bytes of a record where they lie, and goes on telling him
+// where that is until the record goes or has another value. It tells whether there is
+// such a record.
+func (i *Image) Lend(key string, to Borrower) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	s, ok := i.at[key]
+	if !ok {
+		return false
+	}
+	if !slices.Contains(i.lent[key], to) {
+		i.lent[key] = append(i.lent[key], to)
+		to.Move(i.value(key, s), i.mem)
+	}
+	return true
 }
 
 // Get is a copy of a record.
@@ -289,12 +325,13 @@ func (i *Image) Get(key string) ([]byte, bool) {
 	if !ok {
 		return nil, false
 	}
-	return i.value(key, s), true
+	return slices.Clone(i.value(key, s)), true
 }
 
+// value of a record, in the image's memory.
 func (i *Image) value(key string, s span) []byte {
-	size := binary.LittleEndian.Uint32(i.mem.bytes[s.off:])
-	return slices.Clone(i.mem.bytes[s.off+recordHeader+len(key) : s.off+int(size)])
+	end := s.off + int(binary.LittleEndian.Uint32(i.mem.bytes[s.off:]))
+	return i.mem.bytes[s.off+recordHeader+len(key) : end : end]
 }
 
 // All are copies of the records whose keys begin with a prefix, in order of the keys.
@@ -330,7 +367,8 @@ func (i *Image) Stats() Stats {
 	return Stats{Records: len(i.at), Bytes: i.alive, Size: len(i.mem.bytes), Secret: i.mem.secret}
 }
 
-// Close forgets this process's hold on the image; whoever keeps it keeps it.
+// Close forgets this process's hold on the image; whoever keeps it keeps it, and what
+// was lent stays.
 func (i *Image) Close() {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -2,12 +2,14 @@ package image
 
 import (
 	"fmt"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// memory is a file of memory, mapped.
+// memory is a file of memory, mapped. It stays mapped for as long as anybody refers to
+// it: somebody may be reading what he was lent.
 type memory struct {
 	fd     int
 	bytes  []byte
@@ -60,10 +62,9 @@ func mapped(fd int) (*memory, error) {
 	_, _, _ = unix.Syscall(unix.SYS_MLOCK2, uintptr(unsafe.Pointer(&bytes[0])), uintptr(len(bytes)), unix.MLOCK_ONFAULT)
 	var fs unix.Statfs_t
 	secret := unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.SECRETMEM_MAGIC
-	return &memory{fd: fd, bytes: bytes, secret: secret}, nil
+	m := &memory{fd: fd, bytes: bytes, secret: secret}
+	runtime.AddCleanup(m, func(bytes []byte) { _ = unix.Munmap(bytes) }, bytes)
+	return m, nil
 }
 
-func (m *memory) close() {
-	_ = unix.Munmap(m.bytes)
-	unix.Close(m.fd)
-}
+func (m *memory) close() { unix.Close(m.fd) }

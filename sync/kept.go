@@ -1,7 +1,6 @@
 package sync
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -30,16 +29,16 @@ const (
 
 // keptCertificate is the record of a certificate.
 type keptCertificate struct {
-	Versions    [][]byte      `json:"versions"` // newest first, as tree.Version.Encode has them
-	Shown       certs.Version `json:"shown,omitempty"`
-	Latest      certs.Version `json:"latest,omitempty"`
-	Disabled    bool          `json:"disabled,omitempty"`
-	Warnings    []string      `json:"warnings,omitempty"`
-	LastAttempt time.Time     `json:"lastAttempt"`
-	LastSuccess time.Time     `json:"lastSuccess"`
-	Fetched     time.Time     `json:"fetched"`
-	Mark        mark          `json:"mark"`
-	ReadAt      time.Time     `json:"readAt"`
+	Versions    []json.RawMessage `json:"versions"` // newest first, as tree.Version.Encode has them
+	Shown       certs.Version     `json:"shown,omitempty"`
+	Latest      certs.Version     `json:"latest,omitempty"`
+	Disabled    bool              `json:"disabled,omitempty"`
+	Warnings    []string          `json:"warnings,omitempty"`
+	LastAttempt time.Time         `json:"lastAttempt"`
+	LastSuccess time.Time         `json:"lastSuccess"`
+	Fetched     time.Time         `json:"fetched"`
+	Mark        mark              `json:"mark"`
+	ReadAt      time.Time         `json:"readAt"`
 }
 
 // last is what the record of a certificate was made of: while that is the same, so is
@@ -118,7 +117,7 @@ func (c *certificate) sources() (all []byte) {
 	}
 	for _, v := range c.versions {
 		if text := v.Source(); text != nil {
-			all = append(binary.AppendUvarint(all, uint64(len(text.Bytes))), text.Bytes...)
+			all = append(binary.AppendUvarint(all, uint64(text.Len())), text.Bytes()...)
 		}
 	}
 	return all
@@ -153,8 +152,8 @@ func (s *Syncer) decode(src Source, b []byte) (*certificate, error) {
 		if n <= 0 || size > uint64(len(all)-n) {
 			return nil, errors.New("its sources are cut off")
 		}
-		text := all[n : n+int(size)]
-		sources[sha256.Sum256(text)] = &tree.Blob{Sum: sha256.Sum256(text), Bytes: text}
+		text := tree.NewBlob(all[n : n+int(size)])
+		sources[text.Sum] = text
 		all = all[n+int(size):]
 	}
 	blob := func(sum [32]byte) *tree.Blob {
@@ -170,6 +169,13 @@ func (s *Syncer) decode(src Source, b []byte) (*certificate, error) {
 		c.readAt = time.Now().Add(-scale(recheck, c.jitter/2))
 	}
 	for _, b := range k.Versions {
+		if b[0] == '"' { // the first kvfs had them as base64
+			var was []byte
+			if err := json.Unmarshal(b, &was); err != nil {
+				return nil, err
+			}
+			b = was
+		}
 		v, err := tree.DecodeVersion(b, blob)
 		if err != nil {
 			return nil, err

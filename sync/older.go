@@ -164,7 +164,7 @@ var errForgotten = errors.New("kvfs shows it no more, and has forgotten where it
 // *LoadError. Load may be called at any time, also when Run has ended.
 func (s *Syncer) Load(ctx context.Context, n *tree.Node) ([]byte, error) {
 	if n.Away == nil {
-		return n.Content, nil
+		return n.Content(), nil
 	}
 	away, key := *n.Away, cacheKey(n.Away.Certificate, n.Away.Version)
 	source, v := s.find(away)

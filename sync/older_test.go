@@ -60,12 +60,12 @@ func TestOldVersionIsReadAsItWas(t *testing.T) {
 			}
 			renew(t, s, v, "www", 2)
 			after := p.node("www", 1)
-			if after.Away == nil || after.Content != nil || after.ID != before.ID || after.Size != before.Size || !after.Time.Equal(before.Time) {
+			if after.Away == nil || after.Content() != nil || after.ID != before.ID || after.Size != before.Size || !after.Time.Equal(before.Time) {
 				t.Errorf("%s: %+v\nwas %+v", name, after, before)
 			}
 			for range 2 {
 				content, err := s.Load(t.Context(), after)
-				if err != nil || !bytes.Equal(content, before.Content) {
+				if err != nil || !bytes.Equal(content, before.Content()) {
 					t.Errorf("%s: %v, %d bytes of %d", name, err, len(content), before.Size)
 				}
 			}
@@ -290,7 +290,7 @@ func TestVaultGoesBackToAVersionThatIsNotInMemory(t *testing.T) {
 		v.put(t, "www", 1, leaf{})
 		s := running(t, Options{Publisher: p}, holding(under(t, v, Policy{}), 2, 0))
 		<-s.Ready()
-		content := p.node("www", 1).Content
+		content := p.node("www", 1).Content()
 		renew(t, s, v, "www", 2)
 		before := p.node("www", 1)
 		v.set(func() { v.secrets["www"] = v.made["www"][0] })
@@ -298,7 +298,7 @@ func TestVaultGoesBackToAVersionThatIsNotInMemory(t *testing.T) {
 			t.Fatalf("%v; shown %s", err, p.shown("www"))
 		}
 		released()
-		if n := p.node("www", 1); n.Away != nil || !bytes.Equal(n.Content, content) || p.node("www", 2).Away == nil || v.times("www/"+version(1)) != 0 {
+		if n := p.node("www", 1); n.Away != nil || !bytes.Equal(n.Content(), content) || p.node("www", 2).Away == nil || v.times("www/"+version(1)) != 0 {
 			t.Errorf("the first: %+v, the second: %+v", n.Away, p.node("www", 2).Away)
 		}
 		if err := readOK(s, p.node("www", 2)); err != nil {
@@ -433,13 +433,13 @@ func TestOldVersionIsNotCheckedAgain(t *testing.T) {
 		s := running(t, Options{Publisher: p}, holding(under(t, v, policy), 2, 0))
 		<-s.Ready()
 		was := p.node("www", 1)
-		if bytes.Count(was.Content, []byte("BEGIN CERTIFICATE")) != 2 {
+		if bytes.Count(was.Content(), []byte("BEGIN CERTIFICATE")) != 2 {
 			t.Fatal("the check has added nothing: the test shows nothing")
 		}
 		renew(t, s, v, "www", 2)
 		before := checks
 		verdict = errors.New("not trusted any more")
-		if content, err := s.Load(t.Context(), p.node("www", 1)); err != nil || !bytes.Equal(content, was.Content) {
+		if content, err := s.Load(t.Context(), p.node("www", 1)); err != nil || !bytes.Equal(content, was.Content()) {
 			t.Errorf("%v, %d bytes of %d", err, len(content), was.Size)
 		}
 		v.set(func() { v.secrets["www"] = v.made["www"][0] })

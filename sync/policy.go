@@ -43,8 +43,8 @@ func (p Policy) held(versions []*tree.Version, v *tree.Version) error {
 	}
 	last := versions[0]
 	switch {
-	case p.HoldChangedNames && !slices.Equal(last.Names, v.Names):
-		return &Refused{Kind: "held", Fact: fmt.Sprintf("version %s is for %s, and the one before for %s", v.ID, list(v.Names), list(last.Names)),
+	case p.HoldChangedNames && !last.SameNames(v):
+		return &Refused{Kind: "held", Fact: fmt.Sprintf("version %s is for %s, and the one before for %s", v.ID, list(v.Names()), list(last.Names())),
 			Hint: "if that is meant, set onChangedNames to accept for this certificate"}
 	case p.HoldChangedIssuer && last.Issuer != v.Issuer:
 		return &Refused{Kind: "held", Fact: fmt.Sprintf("version %s is from %s, and the one before from %s", v.ID, certs.Printable(v.Issuer), certs.Printable(last.Issuer)),
@@ -55,7 +55,7 @@ func (p Policy) held(versions []*tree.Version, v *tree.Version) error {
 
 func list(names []string) string {
 	if len(names) == 0 {
-		return "no names"
+		return "others"
 	}
 	return certs.Printable(strings.Join(names, ", "))
 }

@@ -2,7 +2,6 @@ package tree
 
 import (
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -167,10 +166,10 @@ func TestBuilderKeepsDirectoriesThatOthersNeed(t *testing.T) {
 func TestBuilderShowsWhatWasKeptBack(t *testing.T) {
 	v := newVersion(t, 1)
 	other := *v
-	other.contents = maps.Clone(v.contents)
-	for f, c := range v.contents {
-		if f.kind == pfx {
-			other.contents[f] = newContent(append(slices.Clone(c.bytes), 0))
+	other.contents = slices.Clone(v.contents)
+	for _, c := range v.contents {
+		if c.kind == pfx {
+			other.contents.set(c.form, newContent(append(c.bytes(), 0)))
 		}
 	}
 	spec := in(everyLayout, Spec{Entries: []Entry{newEntry("/s", "www"), newEntry("/s", "api"), newEntry("/s", "mail")}})

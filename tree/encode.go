@@ -164,13 +164,12 @@ func (d *decoder) file(n *Node, away bool, blob func([32]byte) *Blob) {
 	case n.Blob == nil:
 		d.err = fmt.Errorf("its content %x is not there", sum[:4])
 	default:
-		whole = uint64(len(n.Blob.Bytes))
+		whole = uint64(n.Blob.Len())
 		if off > whole || size > whole-off {
 			d.err = errors.New("it is a part of what is not there")
 			return
 		}
 		n.Size, n.Off = int(size), int(off)
-		n.Content = n.Blob.Bytes[off : off+size : off+size]
 	}
 }
 

@@ -243,7 +243,7 @@ func (s showing) node(dir *Node, name string, k kind, v *Version) *Node {
 	if k == certificates {
 		of = fullChain
 	}
-	c, ok := v.contents[s.Views.form(of)]
+	c, ok := v.contents.of(s.Views.form(of))
 	if !ok {
 		return nil
 	}
@@ -340,7 +340,7 @@ func (s showing) showPlain(v *Version, current bool) error {
 // waits to become current is not there. A certificate that is in two versions, or in
 // two secrets, is there once.
 func (s showing) showX509Store(v *Version) error {
-	c, ok := v.contents[form{kind: pfx}]
+	c, ok := v.contents.of(form{kind: pfx})
 	if !s.has(X509Store) || !ok {
 		return nil
 	}

@@ -48,10 +48,8 @@ type Node struct {
 	Name   string // in Parent; "" for the root
 	Time   time.Time
 
-	// Size of a file in bytes, also of one whose Content is not here.
+	// Size of a file in bytes, also of one whose content is not here.
 	Size int
-	// Content of a file. Nobody may write to it. It is nil if Away is not.
-	Content []byte
 	// Away says what the content is where it is not here; nil: it is.
 	Away *Away
 	// Blob is the text of which the content is a part, from Off on; nil where the
@@ -75,11 +73,15 @@ type Away struct {
 	Sum         [sha256.Size]byte // SHA-256 of the content
 }
 
-// Blob is a text of which any number of contents are parts: those of a PEM file are
-// there once.
-type Blob struct {
-	Sum   [sha256.Size]byte // SHA-256
-	Bytes []byte
+// Content is a copy of what is in a file; nil where that is not here.
+func (n *Node) Content() []byte { return n.Part(0, n.Size) }
+
+// Part of the content, a copy too: size bytes, all of which there are.
+func (n *Node) Part(off, size int) []byte {
+	if n.Blob == nil {
+		return nil
+	}
+	return n.Blob.part(n.Off+off, size)
 }
 
 // sameHold tells whether two nodes of one id have their content in the same place.
@@ -93,7 +95,7 @@ func (n *Node) sameHold(o *Node) bool {
 // heldAs is the same node with its content where another of its id has it.
 func (n *Node) heldAs(o *Node) *Node {
 	c := *n
-	c.Content, c.Away, c.Blob, c.Off = o.Content, o.Away, o.Blob, o.Off
+	c.Away, c.Blob, c.Off = o.Away, o.Blob, o.Off
 	return &c
 }
 
@@ -161,7 +163,7 @@ func newLink(parent *Node, name, target string, at time.Time) *Node {
 
 func newFile(parent *Node, name string, c content, at time.Time) *Node {
 	return &Node{ID: nodeID("file", pathOf(parent, name), string(c.sum[:])), Kind: File, Parent: parent.ID, Name: name,
-		Time: at, Size: c.size, Content: c.bytes, Blob: c.blob, Off: c.off, key: nameKey(name)}
+		Time: at, Size: c.size, Blob: c.blob, Off: c.off, key: nameKey(name)}
 }
 
 // pathOf is unambiguous because the parent's id stands for its whole path.
@@ -176,26 +178,32 @@ func (n *Node) withACL(l acl.List) *Node {
 	return &c
 }
 
-// content is bytes, their number and their digest, computed once. The bytes of a
-// version that is a stub are not here.
+// content is a part of a text, and the digest of the part, computed once. The text of
+// a version that is a stub is not here.
 type content struct {
-	bytes []byte
-	size  int
-	sum   [sha256.Size]byte
-	blob  *Blob
-	off   int
+	size int
+	sum  [sha256.Size]byte
+	blob *Blob
+	off  int
 }
 
 func newContent(b []byte) content {
-	c := content{bytes: b, size: len(b), sum: sha256.Sum256(b)}
-	c.blob = &Blob{Sum: c.sum, Bytes: b}
-	return c
+	blob := NewBlob(b)
+	return content{size: len(b), sum: blob.Sum, blob: blob}
 }
 
-// part is a content that is in another one, from its first occurrence on.
-func (c content) part(b []byte) content {
-	return content{bytes: b, size: len(b), sum: sha256.Sum256(b), blob: c.blob, off: bytes.Index(c.bytes, b)}
+// partOf is a content that is in a whole one, from its first occurrence on.
+func (c content) partOf(text, part []byte) content {
+	return content{size: len(part), sum: sha256.Sum256(part), blob: c.blob, off: bytes.Index(text, part)}
 }
 
 // away tells whether there are bytes and they are not here.
-func (c content) away() bool { return len(c.bytes) < c.size }
+func (c content) away() bool { return c.blob == nil && c.size > 0 }
+
+// bytes are a copy of what is here.
+func (c content) bytes() []byte {
+	if c.blob == nil {
+		return nil
+	}
+	return c.blob.part(c.off, c.size)
+}

@@ -39,10 +39,10 @@ func TestStubsMakeTheSameNodes(t *testing.T) {
 			continue
 		}
 		away++
-		if want := (Away{"www", v1.ID, sha256.Sum256(n.Content)}); *is.Away != want {
+		if want := (Away{"www", v1.ID, sha256.Sum256(n.Content())}); *is.Away != want {
 			t.Errorf("%s: %+v, want %+v", n.Name, *is.Away, want)
 		}
-		if content, ok := v1.Content(is.Away.Sum); !ok || !bytes.Equal(content, n.Content) {
+		if content, ok := v1.Content(is.Away.Sum); !ok || !bytes.Equal(content, n.Content()) {
 			t.Errorf("%s is not found by its digest", n.Name)
 		}
 		if _, ok := v1.Stub().Content(is.Away.Sum); ok {
@@ -214,9 +214,9 @@ func TestRestoredVersionIsWhatItWas(t *testing.T) {
 		if !back.Resident() || len(back.contents) != len(test.was.contents) || back.Size() != test.was.Size() {
 			t.Errorf("%s: %d forms of %d", name, len(back.contents), len(test.was.contents))
 		}
-		for f, c := range test.was.contents {
-			if !bytes.Equal(back.contents[f].bytes, c.bytes) {
-				t.Errorf("%s: the %s differs", name, f.kind)
+		for _, c := range test.was.contents {
+			if now, ok := back.contents.of(c.form); !ok || !bytes.Equal(now.bytes(), c.bytes()) {
+				t.Errorf("%s: the %s differs", name, c.kind)
 			}
 		}
 	}

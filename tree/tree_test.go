@@ -106,8 +106,8 @@ func check(t testing.TB, s *Snapshot) {
 		if n.Cookie() < 16 || n.Cookie()>>63 != 0 {
 			t.Fatalf("%s has the cookie %x", n.Name, n.Cookie())
 		}
-		if n.Away == nil && n.Size != len(n.Content) || n.Away != nil && (n.Content != nil || n.Size == 0 || n.Kind != File) {
-			t.Fatalf("%s has %d bytes of %d, away: %+v", n.Name, len(n.Content), n.Size, n.Away)
+		if n.Away == nil && n.Size != len(n.Content()) || n.Away != nil && (n.Content() != nil || n.Size == 0 || n.Kind != File) {
+			t.Fatalf("%s has %d bytes of %d, away: %+v", n.Name, len(n.Content()), n.Size, n.Away)
 		}
 		if n.Kind == Link {
 			if rest, ok := strings.CutPrefix(n.Target, "../archive/"); ok { // of the layout live
@@ -357,7 +357,7 @@ func TestIdsStandForContent(t *testing.T) {
 		t.Error("another access list is another node")
 	}
 	other := newVersion(t, 1)
-	other.contents[form{kind: combined, key: certs.PKCS8}] = newContent([]byte("another rendering"))
+	other.contents.set(form{kind: combined, key: certs.PKCS8}, newContent([]byte("another rendering")))
 	changed := ids(build(t, spec, map[string][]*Version{"www": {other}}))
 	if name := "contoso-web.www." + string(other.ID); changed[name] == ids(first)[name] {
 		t.Error("other bytes under the same id")

@@ -3,11 +3,11 @@ package tree
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -26,14 +26,13 @@ type Version struct {
 	// Published is when this version was first served. It is a part of .luma,
 	// so it must be the same each time the tree is built.
 	Published time.Time
-	// Names (of all kinds; the common name where there is no other) and Issuer of the
-	// leaf, for who wants to compare versions.
-	Names  []string
+	// Issuer of the leaf, for who wants to compare versions.
 	Issuer string
 
+	names      [sha256.Size]byte // digest of what Names returns
 	thumbprint string
 	hasKey     bool
-	contents   map[form]content
+	contents   contents
 	unwritten  []string
 	added      [][]byte // DER of issuers that are in the files and not in the vault
 	stub       bool
@@ -86,6 +85,53 @@ const (
 	certificates // the full chain, for everybody
 )
 
+// contents of a version: a handful, each in another form.
+type contents []rendered
+
+type rendered struct {
+	form
+	content
+}
+
+func (c contents) of(f form) (content, bool) {
+	i := slices.IndexFunc(c, func(r rendered) bool { return r.form == f })
+	if i < 0 {
+		return content{}, false
+	}
+	return c[i].content, true
+}
+
+func (c *contents) set(f form, is content) {
+	if i := slices.IndexFunc(*c, func(r rendered) bool { return r.form == f }); i >= 0 {
+		(*c)[i].content = is
+		return
+	}
+	*c = append(*c, rendered{f, is})
+}
+
+// SameNames tells whether the leafs of two versions are for the same names.
+func (v *Version) SameNames(o *Version) bool { return v.names == o.names }
+
+// Names of the leaf of all kinds, sorted; the common name where there is no other. They
+// are read again each time: there may be a hundred, and nobody asks for them but after a
+// change. Of a stub there are none.
+func (v *Version) Names() []string {
+	leaf, _ := v.contents.of(form{kind: leafOnly})
+	block, _ := pem.Decode(leaf.bytes())
+	if block == nil {
+		return nil
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil
+	}
+	return names(c)
+}
+
+func digestOf(names []string) [sha256.Size]byte {
+	return sha256.Sum256([]byte(strings.Join(names, "\x00")))
+}
+
 // names are what a certificate is for, sorted.
 func names(c *x509.Certificate) (all []string) {
 	for _, n := range c.DNSNames {
@@ -127,8 +173,8 @@ func NewVersion(id certs.Version, created, published time.Time, b *certs.Bundle,
 	}
 	v := &Version{
 		ID: id, Created: created.Truncate(time.Second), Published: published.Truncate(time.Second),
-		NotBefore: b.Leaf.NotBefore, NotAfter: b.Leaf.NotAfter, Names: names(b.Leaf), Issuer: b.Leaf.Issuer.String(),
-		thumbprint: b.Thumbprint(), hasKey: b.HasKey(), contents: map[form]content{},
+		NotBefore: b.Leaf.NotBefore, NotAfter: b.Leaf.NotAfter, names: digestOf(names(b.Leaf)), Issuer: b.Leaf.Issuer.String(),
+		thumbprint: b.Thumbprint(), hasKey: b.HasKey(),
 	}
 	v.write(certs.PKCS8, b.PEM())
 	v.render(b, views)
@@ -159,14 +205,14 @@ func (v *Version) Stub() *Version {
 		return v
 	}
 	s := *v
-	s.stub, s.contents = true, make(map[form]content, len(v.contents))
-	for f, c := range v.contents {
+	s.stub, s.contents = true, slices.Clone(v.contents)
+	for i, c := range s.contents {
 		if c.size > 0 {
-			c.bytes, c.blob, c.off = nil, nil, 0
+			c.blob, c.off = nil, 0
 		} else {
-			c = newContent(nil) // of a text of its own, or it would hold the other one
+			c.content = newContent(nil) // of a text of its own, or it would hold the other one
 		}
-		s.contents[f] = c
+		s.contents[i] = c
 	}
 	return &s
 }
@@ -189,28 +235,28 @@ func (v *Version) Restore(b *certs.Bundle) (*Version, error) {
 		return nil, ErrOther
 	}
 	full := *v
-	full.stub, full.contents = false, map[form]content{}
+	full.stub, full.contents = false, nil
 	full.write(certs.PKCS8, b.PEM())
-	for f, was := range v.contents {
-		if _, ok := full.contents[f]; !ok {
-			if err := full.renderForm(b, f); err != nil {
+	for _, was := range v.contents {
+		if _, ok := full.contents.of(was.form); !ok {
+			if err := full.renderForm(b, was.form); err != nil {
 				return nil, fmt.Errorf("writing version %s again: %w", v.ID, err)
 			}
 		}
-		if full.contents[f].sum != was.sum {
+		if now, _ := full.contents.of(was.form); now.sum != was.sum {
 			return nil, ErrOther
 		}
 	}
-	maps.DeleteFunc(full.contents, func(f form, _ content) bool { _, wanted := v.contents[f]; return !wanted })
+	full.contents = slices.DeleteFunc(full.contents, func(c rendered) bool { _, wanted := v.contents.of(c.form); return !wanted })
 	return &full, nil
 }
 
-// Content is the file of a version that has this SHA-256, if there is one and it is
-// in memory. Nobody may write to it.
+// Content is a copy of the file of a version that has this SHA-256, if there is one and
+// it is in memory.
 func (v *Version) Content(sum [sha256.Size]byte) ([]byte, bool) {
 	for _, c := range v.contents {
 		if c.sum == sum && !c.away() {
-			return c.bytes, true
+			return c.bytes(), true
 		}
 	}
 	return nil, false
@@ -237,7 +283,8 @@ func (v *Version) With(views ...Views) (*Version, error) {
 		return v, ErrStub
 	}
 	// The bundle is not kept: parsed, it is many times its text.
-	b, err := certs.Parse("", v.contents[v.source()].bytes)
+	source, _ := v.contents.of(v.source())
+	b, err := certs.Parse("", source.bytes())
 	var keyless *certs.Error
 	if errors.As(err, &keyless) && keyless.Partial != nil {
 		b, err = keyless.Partial, nil
@@ -247,10 +294,10 @@ func (v *Version) With(views ...Views) (*Version, error) {
 	}
 	more := *v
 	more.unwritten = nil
-	more.contents = map[form]content{}
-	for f, c := range v.contents { // not the forms of former passwords
-		if f == v.source() || slices.ContainsFunc(views, func(w Views) bool { return slices.Contains(w.forms(v.hasKey), f) }) {
-			more.contents[f] = c
+	more.contents = nil
+	for _, c := range v.contents { // not the forms of former passwords
+		if c.form == v.source() || slices.ContainsFunc(views, func(w Views) bool { return slices.Contains(w.forms(v.hasKey), c.form) }) {
+			more.contents = append(more.contents, c)
 		}
 	}
 	more.render(b, views)
@@ -266,13 +313,13 @@ func (v *Version) source() form {
 }
 
 func (v *Version) lacks(w Views) bool {
-	return slices.ContainsFunc(w.forms(v.hasKey), func(f form) bool { _, ok := v.contents[f]; return !ok })
+	return slices.ContainsFunc(w.forms(v.hasKey), func(f form) bool { _, ok := v.contents.of(f); return !ok })
 }
 
 func (v *Version) render(b *certs.Bundle, views []Views) {
 	for _, w := range views {
 		for _, f := range w.forms(v.hasKey) {
-			if _, ok := v.contents[f]; ok {
+			if _, ok := v.contents.of(f); ok {
 				continue
 			}
 			if err := v.renderForm(b, f); err != nil {
@@ -305,7 +352,7 @@ func (v *Version) renderForm(b *certs.Bundle, f form) error {
 	if err != nil {
 		return err
 	}
-	v.contents[f] = newContent(text)
+	v.contents.set(f, newContent(text))
 	return nil
 }
 
@@ -316,14 +363,14 @@ func (v *Version) write(format certs.KeyFormat, pem certs.PEM) {
 		text = pem.FullChain()
 	}
 	whole := newContent(text)
-	if _, ok := v.contents[form{kind: fullChain}]; !ok {
-		v.contents[form{kind: fullChain}] = whole.part(pem.FullChain())
-		v.contents[form{kind: leafOnly}] = whole.part(pem.Leaf())
-		v.contents[form{kind: issuers}] = whole.part(pem.Issuers())
+	if _, ok := v.contents.of(form{kind: fullChain}); !ok {
+		v.contents.set(form{kind: fullChain}, whole.partOf(text, pem.FullChain()))
+		v.contents.set(form{kind: leafOnly}, whole.partOf(text, pem.Leaf()))
+		v.contents.set(form{kind: issuers}, whole.partOf(text, pem.Issuers()))
 	}
 	if v.hasKey {
-		v.contents[form{kind: combined, key: format}] = whole
-		v.contents[form{kind: privateKey, key: format}] = whole.part(pem.Key())
+		v.contents.set(form{kind: combined, key: format}, whole)
+		v.contents.set(form{kind: privateKey, key: format}, whole.partOf(text, pem.Key()))
 	}
 }
 
@@ -333,9 +380,9 @@ func (v *Version) HasKey() bool { return v.hasKey }
 
 // Size is the memory that the version's files need, in bytes; that of a stub is 0.
 func (v *Version) Size() (size int) {
-	for f, c := range v.contents {
-		if f == v.source() || f.kind == pfx || f.kind == jks || f.kind == trustStore || f.kind == combined {
-			size += len(c.bytes) // the others are parts of these
+	for _, c := range v.contents {
+		if c.blob != nil && (c.form == v.source() || c.kind == pfx || c.kind == jks || c.kind == trustStore || c.kind == combined) {
+			size += c.size // the others are parts of these
 		}
 	}
 	return size
@@ -344,10 +391,10 @@ func (v *Version) Size() (size int) {
 // StandIn is a version without content, for certificates that are not here yet: a
 // tree that is built with it shows which names they will have.
 func StandIn(views ...Views) *Version {
-	v := &Version{ID: "00000000000000000000000000000000", thumbprint: "0000000000000000000000000000000000000000", hasKey: true, contents: map[form]content{}}
+	v := &Version{ID: "00000000000000000000000000000000", thumbprint: "0000000000000000000000000000000000000000", hasKey: true}
 	for _, w := range views {
 		for _, f := range w.forms(true) {
-			v.contents[f] = newContent(nil)
+			v.contents.set(f, newContent(nil))
 		}
 	}
 	return v

@@ -26,7 +26,7 @@ func files(s *Snapshot, store string) map[string][]byte {
 				walk(n, path+n.Name+"/")
 			}
 			if n.Kind == File {
-				all[path+n.Name] = n.Content
+				all[path+n.Name] = n.Content()
 			}
 		}
 	}
@@ -134,7 +134,7 @@ func TestNobodyReadsAKeyWithoutAGrant(t *testing.T) {
 		switch {
 		case n.Kind != File:
 		case n.Public:
-			if public++; bytes.Contains(n.Content, []byte("PRIVATE KEY")) || !n.ACL.Empty() {
+			if public++; bytes.Contains(n.Content(), []byte("PRIVATE KEY")) || !n.ACL.Empty() {
 				t.Errorf("%s is for everybody", n.Name)
 			}
 		case !n.ACL.Equal(entry.Grants):

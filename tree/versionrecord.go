@@ -11,8 +11,9 @@ import (
 	"kvfs/certs"
 )
 
-// versionFormat is in every encoded version.
-const versionFormat = 1
+// versionFormat is in every encoded version. Those of format 1, which had all names, are
+// read too: they are what a process finds that takes over from an older kvfs.
+const versionFormat = 2
 
 // versionRecord is a version as a later process reads it, without its bytes. It is
 // as secret as those: passwords of files are in it.
@@ -23,7 +24,8 @@ type versionRecord struct {
 	NotBefore  time.Time     `json:"notBefore"`
 	NotAfter   time.Time     `json:"notAfter"`
 	Published  time.Time     `json:"published"`
-	Names      []string      `json:"names"`
+	Names      []string      `json:"names,omitempty"` // in format 1
+	NamesSum   []byte        `json:"namesSum,omitempty"`
 	Issuer     string        `json:"issuer"`
 	Thumbprint string        `json:"thumbprint"`
 	HasKey     bool          `json:"hasKey"`
@@ -45,9 +47,9 @@ type formRecord struct {
 // Encode is the version without its bytes, of which it names the blobs.
 func (v *Version) Encode() ([]byte, error) {
 	r := versionRecord{Format: versionFormat, ID: v.ID, Created: v.Created, NotBefore: v.NotBefore, NotAfter: v.NotAfter, Published: v.Published,
-		Names: v.Names, Issuer: v.Issuer, Thumbprint: v.thumbprint, HasKey: v.hasKey, Unwritten: v.unwritten, Added: v.added}
-	for f, c := range v.contents {
-		fr := formRecord{Kind: f.kind, Key: f.key, Password: string(f.password), Sum: c.sum[:], Size: c.size, Off: c.off}
+		NamesSum: v.names[:], Issuer: v.Issuer, Thumbprint: v.thumbprint, HasKey: v.hasKey, Unwritten: v.unwritten, Added: v.added}
+	for _, c := range v.contents {
+		fr := formRecord{Kind: c.kind, Key: c.key, Password: string(c.password), Sum: c.sum[:], Size: c.size, Off: c.off}
 		if c.blob != nil {
 			fr.Blob = c.blob.Sum[:]
 		}
@@ -67,17 +69,23 @@ func DecodeVersion(b []byte, blob func(sum [32]byte) *Blob) (*Version, error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return nil, fmt.Errorf("decoding a version: %w", err)
 	}
-	if r.Format != versionFormat {
+	switch {
+	case r.Format == 1:
+		sum := digestOf(r.Names)
+		r.NamesSum = sum[:]
+	case r.Format != versionFormat:
 		return nil, fmt.Errorf("a version of format %d, not %d", r.Format, versionFormat)
+	case len(r.NamesSum) != sha256.Size:
+		return nil, errors.New("decoding a version: a digest of names that makes no sense")
 	}
-	v := &Version{ID: r.ID, Created: r.Created, NotBefore: r.NotBefore, NotAfter: r.NotAfter, Published: r.Published, Names: r.Names, Issuer: r.Issuer,
-		thumbprint: r.Thumbprint, hasKey: r.HasKey, unwritten: r.Unwritten, added: r.Added, contents: map[form]content{}}
+	v := &Version{ID: r.ID, Created: r.Created, NotBefore: r.NotBefore, NotAfter: r.NotAfter, Published: r.Published, names: [32]byte(r.NamesSum), Issuer: r.Issuer,
+		thumbprint: r.Thumbprint, hasKey: r.HasKey, unwritten: r.Unwritten, added: r.Added}
 	for _, fr := range r.Forms {
 		c, err := fr.content(blob)
 		if err != nil {
 			return nil, fmt.Errorf("decoding version %s: %w", r.ID, err)
 		}
-		v.contents[form{kind: fr.Kind, key: fr.Key, password: Password(fr.Password)}] = c
+		v.contents.set(form{kind: fr.Kind, key: fr.Key, password: Password(fr.Password)}, c)
 		v.stub = v.stub || c.away()
 	}
 	if v.stub {
@@ -102,15 +110,18 @@ func (fr formRecord) content(blob func(sum [32]byte) *Blob) (content, error) {
 	if text == nil {
 		return c, nil
 	}
-	if fr.Size > len(text.Bytes) || fr.Off > len(text.Bytes)-fr.Size {
+	if fr.Size > text.Len() || fr.Off > text.Len()-fr.Size {
 		return content{}, errors.New("a form that is not in its text")
 	}
-	c.bytes, c.blob, c.off = text.Bytes[fr.Off:fr.Off+fr.Size:fr.Off+fr.Size], text, fr.Off
+	c.blob, c.off = text, fr.Off
 	return c, nil
 }
 
 // Source is the text that everything else can be made of; nil in a stub.
-func (v *Version) Source() *Blob { return v.contents[v.source()].blob }
+func (v *Version) Source() *Blob {
+	source, _ := v.contents.of(v.source())
+	return source.blob
+}
 
 // ShowsSource tells whether a tree with these views has the source among the blobs of
 // its nodes.
@@ -134,7 +145,8 @@ func (v *Version) EncodeWhole() ([]byte, error) {
 	for _, c := range v.contents {
 		if c.blob != nil && !seen[c.blob.Sum] {
 			seen[c.blob.Sum] = true
-			b = append(binary.AppendUvarint(b, uint64(len(c.blob.Bytes))), c.blob.Bytes...)
+			text := c.blob.Bytes()
+			b = append(binary.AppendUvarint(b, uint64(len(text))), text...)
 		}
 	}
 	return b, nil
@@ -147,8 +159,8 @@ func DecodeWhole(b []byte) (*Version, error) {
 	blobs := map[[32]byte]*Blob{}
 	for d.err == nil && len(d.rest) > 0 {
 		text := d.bytes(d.uvarint())
-		sum := sha256.Sum256(text)
-		blobs[sum] = &Blob{Sum: sum, Bytes: text}
+		blob := NewBlob(text)
+		blobs[blob.Sum] = blob
 	}
 	if d.err != nil {
 		return nil, fmt.Errorf("decoding a version: %w", d.err)

@@ -229,10 +229,12 @@ func (d *daemon) settings(w wanted, stores []string) kvsync.Settings {
 	for _, r := range w.removed {
 		s.Retired = append(s.Retired, source(r.Certificate))
 	}
+	all := w.specifier(acl.Lookup{}, union(stores, w.real()))
 	s.Spec = func() tree.Spec {
-		spec, unknown := w.spec(acl.Lookup{})
-		spec.Stores = union(stores, w.real())
-		d.reportUnknown(spec.Entries, unknown)
+		spec, unknown, news := all.ask()
+		if news {
+			d.reportUnknown(spec.Entries, unknown)
+		}
 		return spec
 	}
 	return s

@@ -168,7 +168,7 @@ func (d *daemon) rehearse(next wanted) config.Problems {
 	refused := func(fact, hint string) config.Problems {
 		return config.Problems{{Severity: config.Error, Line: 1, Column: 1, Fact: fact, Hint: hint}}
 	}
-	spec, _ := next.spec(acl.Lookup{})
+	spec := next.spec(acl.Lookup{})
 	spec.Stores = union(d.stores(next), next.real())
 	snapshot, err := d.syncer.Rehearse(spec)
 	var clash *tree.Clash

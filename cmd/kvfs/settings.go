@@ -12,8 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"kvfs/acl"
-	"kvfs/certs"
 	"kvfs/config"
 	"kvfs/fs"
 	kvsync "kvfs/sync"
@@ -216,24 +214,6 @@ func sources(certificates []config.Certificate) (all []kvsync.Source) {
 	return all
 }
 
-// entry is how a certificate is shown, but for who may read it.
-func entry(c config.Certificate, passwords passwords) tree.Entry {
-	e := tree.Entry{Certificate: source(c).Key(), URL: c.Ref.String(), Store: c.Store, Vault: c.Ref.Vault(), Name: c.Ref.Name(),
-		Linked: c.Linked, Views: viewsOf(c, passwords)}
-	if c.LinkName != "" {
-		e.Links = []string{c.LinkName}
-	}
-	return e
-}
-
-func viewsOf(c config.Certificate, passwords passwords) tree.Views {
-	v := tree.Views{Key: certs.KeyFormat(c.Views.KeyFormat), Password: passwords[c.Views.PasswordFile]}
-	for _, l := range c.Views.Layouts {
-		v.Layouts = append(v.Layouts, tree.Layout(l))
-	}
-	return v
-}
-
 // passwords are the contents of password files, read when the settings are.
 type passwords map[string]tree.Password
 
@@ -291,28 +271,6 @@ func checkJava(cfg *config.Config, all passwords) error {
 		}
 	}
 	return nil
-}
-
-// entries are how certificates are shown, and for each which of its users do not
-// exist. Equal grants, which most are, are looked up once.
-func entries(certificates []config.Certificate, passwords passwords, lookup acl.Lookup) (all []tree.Entry, unknown [][]acl.Unknown) {
-	type answer struct {
-		list    acl.List
-		unknown []acl.Unknown
-	}
-	answers := map[string]answer{}
-	for _, c := range certificates {
-		key := fmt.Sprintf("%q", c.Grants)
-		a, ok := answers[key]
-		if !ok {
-			a.list, a.unknown = lookup.Resolve(c.Grants)
-			answers[key] = a
-		}
-		e := entry(c, passwords)
-		e.Grants = a.list
-		all, unknown = append(all, e), append(unknown, a.unknown)
-	}
-	return all, unknown
 }
 
 // newVault is a client for the vaults; ca is the content of the CA file if it was read.

@@ -8,10 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"kvfs/acl"
 	"kvfs/config"
 	kvsync "kvfs/sync"
-	"kvfs/tree"
 	"kvfs/vault"
 )
 
@@ -56,31 +54,6 @@ func (w wanted) stores(visible []string) []string {
 		}
 	}
 	return stores
-}
-
-// spec is how everything is shown, and for each entry which of its users do not
-// exist.
-func (w wanted) spec(lookup acl.Lookup) (tree.Spec, [][]acl.Unknown) {
-	entries, unknown := entries(w.certificates(), w.passwords, lookup)
-	current := len(w.cfg.Certificates)
-	if current == len(entries) {
-		return tree.Spec{Entries: entries}, unknown
-	}
-	// Nobody keeps a right by a retired entry that the settings have taken away:
-	// where they have the same secret still, under whatever name, version or
-	// identity, they say who may read.
-	granted := map[string]acl.List{}
-	for _, e := range entries[:current] {
-		secret := secretOf(e.URL)
-		granted[secret] = granted[secret].Union(e.Grants)
-	}
-	for i := current; i < len(entries); i++ {
-		entries[i].Retired = true
-		if still, ok := granted[secretOf(entries[i].URL)]; ok {
-			entries[i].Grants = entries[i].Grants.Intersect(still)
-		}
-	}
-	return tree.Spec{Entries: entries}, unknown
 }
 
 // secretOf is the URL of a secret without its version.

@@ -63,7 +63,7 @@ func TestNamesOfRemovedEntriesHaveAGrace(t *testing.T) {
 	// Another access list or identity is the same entry, and holds at once.
 	mine := wanted{cfg: settings(t, apiMine)}.next(settings(t, api), at(0))
 	expect(mine)
-	spec, _ := w.spec(acl.Lookup{})
+	spec := w.spec(acl.Lookup{})
 	if len(spec.Entries) != 2 || spec.Entries[0].Retired || !spec.Entries[1].Retired {
 		t.Errorf("%+v", spec.Entries)
 	}
@@ -88,7 +88,7 @@ func TestRetiredEntriesKeepNoRightThatWasTakenAway(t *testing.T) {
 		"in another case":              {`"` + strings.Replace(apiURL, "contoso-web", "CONTOSO-WEB", 1) + `"`, nil},
 	} {
 		w := wanted{cfg: settings(t, entry(admits))}.next(settings(t, test.after), time.Now())
-		spec, _ := w.spec(acl.Lookup{})
+		spec := w.spec(acl.Lookup{})
 		last := spec.Entries[len(spec.Entries)-1]
 		if !last.Retired || !slices.Equal(last.Grants.Users(), test.users) {
 			t.Errorf("%s: the retired entry admits %v, want %v", name, last.Grants.Users(), test.users)
