@@ -457,8 +457,17 @@ func (c *conn) carryOut(plan []step) error {
 	if c.pub == nil {
 		return errPublisherDied
 	}
-	return c.pub.carryOut(plan)
+	for part := range slices.Chunk(plan, maxSteps) {
+		if err := c.pub.carryOut(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// maxSteps of a plan are told to a publisher at a time: neither side needs memory for
+// all of those of a large store.
+const maxSteps = 500
 
 // path of a directory below the connection's root. A directory that is being
 // removed is not in the new snapshot any more, but still in the view.
@@ -560,6 +569,13 @@ func (f *FS) Mounts() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.attached)
+}
+
+// Trim gives back memory of the image that is not needed.
+func (f *FS) Trim() error {
+	f.publishing.Lock() // nobody is relying on room that was made
+	defer f.publishing.Unlock()
+	return f.opts.Image.Trim()
 }
 
 // Snapshot is what is served at this moment.

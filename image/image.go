@@ -57,7 +57,6 @@ type Image struct {
 	seq   int             // of the file, in its name
 	at    map[string]span // what is alive
 	alive int             // bytes of that in the log
-	lent  map[string][]Borrower
 }
 
 // Borrower has bytes that a record has too, and may do with those.
@@ -70,7 +69,10 @@ type Borrower interface {
 }
 
 // span of a record in the log.
-type span struct{ off, size int }
+type span struct {
+	off  int
+	lent *[]Borrower // who has its bytes; nil: nobody
+}
 
 // BlobKey is the key of a text of which other records name parts, by its SHA-256.
 func BlobKey(sum [32]byte) string { return BlobPrefix + string(sum[:]) }
@@ -83,7 +85,7 @@ const Prefix = "image."
 
 // New makes an empty image.
 func New(opts Options) (*Image, error) {
-	i := &Image{opts: opts, at: map[string]span{}, lent: map[string][]Borrower{}}
+	i := &Image{opts: opts, at: map[string]span{}}
 	return i, i.move(0)
 }
 
@@ -93,7 +95,7 @@ func Open(fds map[string]int, opts Options) (*Image, error) {
 	if len(fds) == 0 {
 		return nil, errors.New("no image was kept")
 	}
-	i := &Image{opts: opts, at: map[string]span{}, lent: map[string][]Borrower{}}
+	i := &Image{opts: opts, at: map[string]span{}}
 	var newest string
 	for name := range fds {
 		var n int
@@ -148,16 +150,29 @@ func (i *Image) read() error {
 // note makes a record of the log the one of its key. The caller holds mu, or is the
 // only one who knows the image.
 func (i *Image) note(r record, off int) {
-	i.alive -= i.at[r.key].size
-	delete(i.at, r.key)
-	for _, b := range i.lent[r.key] {
-		b.Settle()
+	if was, ok := i.at[r.key]; ok {
+		i.alive -= i.size(was)
+		for _, b := range was.borrowers() {
+			b.Settle()
+		}
 	}
-	delete(i.lent, r.key)
+	delete(i.at, r.key)
 	if !r.erased {
-		i.at[r.key] = span{off, r.size}
+		i.at[r.key] = span{off: off}
 		i.alive += r.size
 	}
+}
+
+func (s span) borrowers() []Borrower {
+	if s.lent == nil {
+		return nil
+	}
+	return *s.lent
+}
+
+// size of a record in the log.
+func (i *Image) size(s span) int {
+	return (int(binary.LittleEndian.Uint32(i.mem.bytes[s.off:])) + 7) &^ 7
 }
 
 // record as it is in the log.
@@ -256,6 +271,11 @@ func (i *Image) Room(need int) error {
 	if int(i.header().end.Load())+need <= len(i.mem.bytes) {
 		return nil
 	}
+	return i.change(need)
+}
+
+// change moves to another file. The caller holds mu.
+func (i *Image) change(need int) error {
 	old, name := i.mem, i.name()
 	if err := i.move(need); err != nil {
 		return err
@@ -280,9 +300,10 @@ func (i *Image) move(need int) error {
 	h.magic, h.format = magic, format
 	off := headerSize
 	for key, s := range i.at {
-		copy(mem.bytes[off:], i.mem.bytes[s.off:s.off+s.size])
-		next.at[key] = span{off, s.size}
-		off += s.size
+		size := i.size(s)
+		copy(mem.bytes[off:], i.mem.bytes[s.off:s.off+size])
+		next.at[key] = span{off, s.lent}
+		off += size
 	}
 	h.end.Store(uint64(off))
 	if i.opts.Keep != nil {
@@ -292,12 +313,23 @@ func (i *Image) move(need int) error {
 		}
 	}
 	i.mem, i.seq, i.at = mem, next.seq, next.at
-	for key, borrowers := range i.lent {
-		for _, b := range borrowers {
-			b.Move(i.value(key, i.at[key]), mem)
+	for key, s := range i.at {
+		for _, b := range s.borrowers() {
+			b.Move(i.value(key, s), mem)
 		}
 	}
 	return nil
+}
+
+// Trim gives back the memory of what is there no more, if that is an eighth of all. It
+// takes back what Reserve has promised.
+func (i *Image) Trim() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if end := int(i.header().end.Load()); end-i.alive < end/8 || end < minimum {
+		return nil
+	}
+	return i.change(0)
 }
 
 // Lend gives somebody the bytes of a record where they lie, and goes on telling him
@@ -310,8 +342,9 @@ func (i *Image) Lend(key string, to Borrower) bool {
 	if !ok {
 		return false
 	}
-	if !slices.Contains(i.lent[key], to) {
-		i.lent[key] = append(i.lent[key], to)
+	if all := s.borrowers(); !slices.Contains(all, to) {
+		all = append(all, to)
+		i.at[key] = span{s.off, &all}
 		to.Move(i.value(key, s), i.mem)
 	}
 	return true

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"kvfs/certs"
 	"kvfs/tree"
@@ -74,7 +75,7 @@ type certificate struct {
 
 func (s *Syncer) newCertificate(src Source) *certificate {
 	host := strings.ToLower(src.Ref.Host())
-	lane, key := host+" "+src.Identity.Key(), src.Key()
+	lane, key := unique.Make(host+" "+src.Identity.Key()).Value(), src.Key() // of lanes there are few
 	return &certificate{source: src, key: key, host: host, lane: lane, jitter: jitterOf(s.opts.Seed, key), laneJitter: jitterOf(s.opts.Seed, lane)}
 }
 

@@ -339,6 +339,7 @@ func (s *Syncer) configure(settings Settings) {
 	if _, going := s.loading(); !going {
 		s.loadBegan = now
 	}
+	settings.Sources, settings.Retired, settings.Policy = nil, nil, nil // the certificates have it
 	s.settings, s.certs, s.byKey, s.dirty, s.publishAt = settings, all, taken, true, time.Time{}
 	s.initialConfigured(more, now)
 	s.cache.SetLimit(settings.OldVersions)
@@ -352,14 +353,21 @@ func (s *Syncer) configure(settings Settings) {
 // Match picks sources by what a person types: "vault.name", "name", or a URL, in
 // any case.
 func Match(name string) func(Source) bool {
-	name = strings.ToLower(name)
-	return func(s Source) bool {
+	isURL := strings.Contains(name, "://")
+	return func(s Source) bool { // for each of thousands: nothing is to be allocated
 		r := s.Ref
-		for _, alias := range []string{r.Name(), r.Vault() + "." + r.Name(), r.String()} {
-			if strings.ToLower(alias) == name {
-				return true
-			}
+		if isURL {
+			return strings.EqualFold(r.String(), name)
 		}
-		return false
+		after, ok := cutFold(name, r.Vault())
+		return strings.EqualFold(r.Name(), name) || ok && len(after) > 0 && after[0] == '.' && strings.EqualFold(r.Name(), after[1:])
 	}
+}
+
+// cutFold is strings.CutPrefix in any case.
+func cutFold(s, prefix string) (after string, ok bool) {
+	if len(s) < len(prefix) || !strings.EqualFold(s[:len(prefix)], prefix) {
+		return s, false
+	}
+	return s[len(prefix):], true
 }

@@ -12,7 +12,7 @@ import (
 // Where its bytes are may change: who keeps them for the process after this one
 // lends them its memory, so that they are there once. That memory may be unmapped as
 // soon as nobody refers to its owner any more, so nobody gets anything but a copy
-// (TestBlobsAreReadWhileTheirMemoryGoes of package image).
+// (TestTextsAreReadWhileTheirMemoryGoes of package fs).
 type Blob struct {
 	Sum  [sha256.Size]byte // SHA-256
 	text atomic.Pointer[text]

@@ -54,6 +54,10 @@ type builder struct {
 	retired map[ID]bool
 	clash   *Clash
 
+	// before has nodes that need not be made twice; nil: there are none. Who shows the
+	// snapshot before this one has those.
+	before *Snapshot
+
 	entry  *Entry                  // that is being shown; nil: the stores are made
 	made   map[*Entry]map[ID]*Node // what each needs
 	shared bool                    // two entries show one node, or want one name
@@ -181,6 +185,11 @@ func (b *builder) add(e *Entry, n *Node) error {
 		return &Clash{Store: e.Store, Name: n.Name, First: b.owner[other.ID], Second: e.URL}
 	}
 	b.owner[n.ID], b.retired[n.ID] = e.URL, e.Retired
+	if b.before != nil {
+		if was, ok := b.before.Node(n.ID); ok && was.same(n) {
+			n = was
+		}
+	}
 	b.insert(b.need(n))
 	// A directory is as old as the last thing that came into it or below it.
 	for dir := b.nodes[n.Parent]; dir != b.root && n.Time.After(dir.Time); dir = b.nodes[dir.Parent] {

@@ -33,8 +33,9 @@ func (b *Builder) Build(spec Spec, shown func(certificate string) Shown) (*Snaps
 }
 
 func (b *Builder) anew(spec Spec, shown func(certificate string) Shown) (*Snapshot, error) {
-	*b = Builder{}
 	c := newBuilder()
+	c.before = b.last
+	*b = Builder{}
 	s, err := c.build(spec, shown)
 	if err != nil {
 		return nil, err
@@ -68,7 +69,7 @@ func (b *Builder) changed(spec Spec, shown func(certificate string) Shown) (chan
 	}
 	for i := range spec.Entries {
 		if now := shown(spec.Entries[i].Certificate); !now.same(b.shown[i]) {
-			if changed = append(changed, i); len(changed) > 1+len(spec.Entries)/8 {
+			if changed = append(changed, i); len(changed) > 1+len(spec.Entries)/2 {
 				return nil, false
 			}
 		}

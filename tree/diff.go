@@ -131,9 +131,19 @@ func (c Change) rank() int {
 }
 
 // eachDifference calls f for every key whose value is not the same pointer in
-// both; old or new is nil where there is none.
+// both; old or new is nil where there is none. What both have in common, since one
+// was made of the other, is passed over.
 func eachDifference(a, b index[*Node], f func(old, new *Node)) {
-	merge(slices.Concat(a.buckets...), slices.Concat(b.buckets...), f)
+	if a.bits != b.bits || a.buckets == nil || b.buckets == nil {
+		merge(slices.Concat(a.buckets...), slices.Concat(b.buckets...), f)
+		return
+	}
+	for i := range a.buckets {
+		x, y := a.buckets[i], b.buckets[i]
+		if len(x) != len(y) || len(x) > 0 && &x[0] != &y[0] {
+			merge(x, y, f)
+		}
+	}
 }
 
 func merge(a, b []item[*Node], f func(old, new *Node)) {

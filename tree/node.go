@@ -84,6 +84,11 @@ func (n *Node) Part(off, size int) []byte {
 	return n.Blob.part(n.Off+off, size)
 }
 
+// same tells whether two nodes of one id, which are no directories, differ in nothing.
+func (n *Node) same(o *Node) bool {
+	return n.sameHold(o) && n.Blob == o.Blob && n.Public == o.Public && n.Time.Equal(o.Time) && n.ACL.Equal(o.ACL)
+}
+
 // sameHold tells whether two nodes of one id have their content in the same place.
 func (n *Node) sameHold(o *Node) bool {
 	if n.Away == nil || o.Away == nil {

@@ -178,6 +178,7 @@ func NewVersion(id certs.Version, created, published time.Time, b *certs.Bundle,
 	}
 	v.write(certs.PKCS8, b.PEM())
 	v.render(b, views)
+	v.contents = slices.Clone(v.contents) // without the room to grow
 	return v
 }
 

@@ -30,7 +30,7 @@ type specifier struct {
 	lookup  acl.Lookup
 	grants  [][]acl.Grant // that are different; most entries have the same
 	of      []int         // which of them each entry has
-	asked   []admitted      // what came of each of them, the last time
+	asked   []admitted    // what came of each of them, the last time
 	spec    tree.Spec
 	unknown [][]acl.Unknown // of each entry
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os/user"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"kvfs/acl"
 	"kvfs/config"
+	"kvfs/tree"
 )
 
 // settings makes a Config of a document with these entries.
@@ -67,6 +69,40 @@ func TestNamesOfRemovedEntriesHaveAGrace(t *testing.T) {
 	if len(spec.Entries) != 2 || spec.Entries[0].Retired || !spec.Entries[1].Retired {
 		t.Errorf("%+v", spec.Entries)
 	}
+}
+
+// What is asked for again and again is the same memory until somebody comes or goes.
+func TestSpecIsMadeAnewForOthersAlone(t *testing.T) {
+	there := map[string]uint32{"app": 7}
+	lookup := acl.Lookup{User: func(name string) (uint32, error) {
+		if id, ok := there[name]; ok {
+			return id, nil
+		}
+		return 0, user.UnknownUserError(name)
+	}}
+	w := wanted{cfg: settings(t, `{"url": "https://contoso-web.vault.azure.net/secrets/www", "acls": [{"user": "app"}, {"user": "late"}]}`)}
+	s := w.specifier(lookup, []string{"/store"})
+	ask := func(news bool, users ...uint32) *tree.Entry {
+		t.Helper()
+		spec, unknown, is := s.ask()
+		if is != news || !slices.Equal(spec.Entries[0].Grants.Users(), users) || len(unknown[0]) != 2-len(users) || !slices.Equal(spec.Stores, []string{"/store"}) {
+			t.Errorf("news: %v; %v admitted, %v unknown, stores %v", is, spec.Entries[0].Grants.Users(), unknown, spec.Stores)
+		}
+		return &spec.Entries[0]
+	}
+	first := ask(true, 7)
+	if ask(false, 7) != first {
+		t.Error("it was made anew")
+	}
+	there["late"] = 9
+	if later := ask(true, 7, 9); later == first || !slices.Equal(first.Grants.Users(), []uint32{7}) {
+		t.Error("what was handed out has changed")
+	}
+	there["app"] = 8
+	ask(true, 8, 9)
+	delete(there, "late")
+	ask(true, 8)
+	ask(false, 8)
 }
 
 // Who loses a right loses it at once, whatever else becomes of the entry.
