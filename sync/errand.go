@@ -38,15 +38,20 @@ type older struct {
 // errand is one question to a vault about older versions of a certificate: for the
 // list of them, or for one.
 type errand struct {
+	need
 	cert     *certificate
 	source   Source
 	policy   Policy
 	versions []*tree.Version // that are here
 	settings int             // a number that changes with them
-	list     bool
-	id       certs.Version
-	stub     *tree.Version // of id; nil if it is not here
-	urgent   bool          // readers are to be led to it
+}
+
+// need is what a certificate lacks.
+type need struct {
+	list   bool
+	id     certs.Version
+	stub   *tree.Version // of id; nil if it is not here
+	urgent bool          // readers are to be led to it
 }
 
 // found is what came of an errand.
@@ -60,9 +65,9 @@ type found struct {
 	err      error
 }
 
-// errand is the next one of a certificate, and when it is due.
-func (c *certificate) errand(now time.Time, all bool) (e errand, due time.Time, ok bool) {
-	e = errand{cert: c, source: c.source, policy: c.policy, versions: c.versions}
+// need is the next one of a certificate, and when it is due. Each of thousands is asked
+// for it again and again.
+func (c *certificate) need(now time.Time, all bool) (e need, due time.Time, ok bool) {
 	if c.retired {
 		return e, due, false
 	}
@@ -104,20 +109,17 @@ func (r *runner) send(ctx context.Context) {
 			if len(r.errands) == cap(r.found) {
 				return
 			}
-			if c.retired || r.errands[c] || r.host(c).open || r.lane(c).open {
+			n, due, ok := c.need(r.sent, r.settings.Keep == KeepAll)
+			if !ok || due.After(r.sent) || urgent && !n.urgent || r.errands[c] || r.host(c).open || r.lane(c).open {
 				continue
 			}
-			e, due, ok := c.errand(r.sent, r.settings.Keep == KeepAll)
-			if !ok || due.After(r.sent) || urgent && !e.urgent {
-				continue
-			}
-			if _, cached := r.cache.Peek(cacheKey(c.key, e.id)); e.urgent && cached {
+			if _, cached := r.cache.Peek(cacheKey(c.key, n.id)); n.urgent && cached {
 				r.mu.Lock()
 				r.dirty = true // the publication takes it from there
 				r.mu.Unlock()
 				continue
 			}
-			e.settings = r.generation
+			e := errand{need: n, cert: c, source: c.source, policy: c.policy, versions: c.versions, settings: r.generation}
 			r.errands[c] = true
 			v := r.vault()
 			r.tries.Go(func() error {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -53,11 +54,11 @@ func (l last) same(other last) bool {
 	return l.shown == other.shown && l.disabled == other.disabled && slices.Equal(l.versions, other.versions)
 }
 
-// keeping are the records that have to change when these certificates are shown like
-// this, and what is kept when they have. The caller holds mu.
-func (s *Syncer) keeping(certs []*certificate, shown map[string]tree.Shown) (changes []image.Change, kept map[string]last, err error) {
+// keeping are the records that have to change when these certificates are shown as they
+// are at a moment. kept takes down that they have. The caller of both holds mu.
+func (s *Syncer) keeping(certs []*certificate, now time.Time) (changes []image.Change, kept func(), err error) {
 	if s.opts.Image == nil {
-		return nil, nil, nil
+		return nil, func() {}, nil
 	}
 	// With the certificates: who knows of one that is new knows that it is waited for.
 	if record := s.initialRecord(); record != s.initial.kept {
@@ -67,29 +68,41 @@ func (s *Syncer) keeping(certs []*certificate, shown map[string]tree.Shown) (cha
 		}
 		changes = append(changes, change)
 	}
-	kept = make(map[string]last, len(certs))
+	come, gone, stay := map[string]last{}, []string(nil), 0
 	for _, c := range certs {
 		key := c.key
 		is := last{versions: c.versions, disabled: c.disabled}
-		if v := shown[key].Current; v != nil {
+		if v := c.current(now); v != nil {
 			is.shown = v.ID
 		}
-		kept[key] = is
-		if was, ok := s.kept[key]; ok && was.same(is) {
+		was, ok := s.kept[key]
+		if ok {
+			stay++
+		}
+		if ok && was.same(is) {
 			continue
 		}
+		come[key] = is
 		record, err := c.encode(is.shown)
 		if err != nil {
 			return nil, nil, err
 		}
 		changes = append(changes, image.Change{Key: keyCertificate + key, Value: record}, image.Change{Key: keySources + key, Value: c.sources()})
 	}
-	for key := range s.kept {
-		if _, stays := kept[key]; !stays {
-			changes = append(changes, image.Change{Key: keyCertificate + key}, image.Change{Key: keySources + key})
+	if stay < len(s.kept) {
+		for key := range s.kept {
+			if s.byKey[key] == nil {
+				gone = append(gone, key)
+				changes = append(changes, image.Change{Key: keyCertificate + key}, image.Change{Key: keySources + key})
+			}
 		}
 	}
-	return changes, kept, nil
+	return changes, func() {
+		for _, key := range gone {
+			delete(s.kept, key)
+		}
+		maps.Copy(s.kept, come)
+	}, nil
 }
 
 func (c *certificate) encode(shown certs.Version) ([]byte, error) {

@@ -48,10 +48,9 @@ func (s *Syncer) arrange(c *certificate, now time.Time) {
 	defer func() { s.forget(c) }()
 	linked, cloned := c.linked(now), false
 	for i, v := range c.versions {
-		key := cacheKey(c.key, v.ID)
 		switch stays := c.stays(i, linked); {
 		case stays && !v.Resident():
-			full, ok := s.cache.Take(key)
+			full, ok := s.cache.Take(cacheKey(c.key, v.ID))
 			if !ok {
 				continue // an errand is sent for it
 			}
@@ -60,7 +59,7 @@ func (s *Syncer) arrange(c *certificate, now time.Time) {
 				v = more
 			}
 		case !stays && v.Resident():
-			s.cache.Put(key, v)
+			s.cache.Put(cacheKey(c.key, v.ID), v)
 			v = v.Stub()
 		default:
 			continue

@@ -84,23 +84,48 @@ func (s *Syncer) Report() Report {
 	if l, going := s.loading(); going {
 		r.Loading = &l
 	}
+	r.Certificates = make([]Status, 0, len(s.certs))
 	for _, c := range s.certs {
-		st := Status{Source: c.source, State: c.state(now), Version: c.shown, LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess,
-			NextTry: c.next, Failures: c.failures, Err: c.err, Warnings: slices.Concat(c.warnings, c.timely(now))}
-		more := c.olderWarnings(s.settings.Keep == KeepAll)
-		st.Warnings, st.LeftOut = append(st.Warnings, more...), len(c.leftOut())
 		for _, v := range c.versions {
-			if v.ID == c.shown {
-				st.NotAfter = v.NotAfter
-			}
 			if v.Resident() {
 				r.Versions++
 				r.Bytes += v.Size()
 			}
 		}
-		r.Certificates = append(r.Certificates, st)
+		r.Certificates = append(r.Certificates, s.status(c, now))
 	}
 	return r
+}
+
+// Certificates is the part of a report about those that only picks.
+func (s *Syncer) Certificates(only func(Source) bool) (all []Status) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for _, c := range s.certs {
+		if only(c.source) {
+			all = append(all, s.status(c, now))
+		}
+	}
+	return all
+}
+
+func (s *Syncer) status(c *certificate, now time.Time) Status {
+	st := Status{Source: c.source, State: c.state(now), Version: c.shown, LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess,
+		NextTry: c.next, Failures: c.failures, Err: c.err, Warnings: slices.Concat(c.warnings, c.timely(now))}
+	more := c.olderWarnings(s.settings.Keep == KeepAll)
+	st.Warnings, st.LeftOut = append(st.Warnings, more...), len(c.leftOut())
+	if i := c.place(c.shown); i >= 0 {
+		st.NotAfter = c.versions[i].NotAfter
+	}
+	return st
+}
+
+// Published is why the last publication failed, as in a report.
+func (s *Syncer) Published() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return cmp.Or(s.publishErr, s.clash)
 }
 
 // timely are the warnings that come and go with the time.

@@ -227,7 +227,7 @@ func (r *runner) wake() time.Time {
 	}
 	sooner(r.thirst)
 	for _, c := range r.certs {
-		if _, due, ok := c.errand(r.sent, r.settings.Keep == KeepAll); ok && due.After(r.sent) && due.Before(at) {
+		if _, due, ok := c.need(r.sent, r.settings.Keep == KeepAll); ok && due.After(r.sent) && due.Before(at) {
 			at = due
 		}
 	}
@@ -375,15 +375,20 @@ func (r *runner) settle() {
 func (s *Syncer) publish(ctx context.Context) {
 	s.mu.Lock()
 	began := time.Now()
-	spec, certs, shown := s.spec, s.certs, map[string]tree.Shown{}
+	spec, certs, byKey := s.spec, s.certs, s.byKey
 	for _, c := range certs {
 		s.arrange(c, began)
-		shown[c.key] = c.show(began)
 	}
-	records, kept, keepErr := s.keeping(certs, shown)
+	records, kept, keepErr := s.keeping(certs, began)
 	s.mu.Unlock()
 
-	snapshot, clash, err := build(&s.builder, spec, shown)
+	// Without mu: what is shown of a certificate changes in this goroutine alone.
+	snapshot, clash, err := build(&s.builder, spec, func(key string) (shown tree.Shown) {
+		if c := byKey[key]; c != nil {
+			shown = c.show(began)
+		}
+		return shown
+	})
 	if err = errors.Join(err, keepErr); err == nil {
 		err = s.opts.Publisher.Publish(ctx, snapshot, records...)
 	}
@@ -391,7 +396,7 @@ func (s *Syncer) publish(ctx context.Context) {
 
 	s.mu.Lock()
 	if err == nil {
-		s.kept = kept
+		kept()
 	}
 	s.clash = clash
 	s.publishErr, s.dirty, s.publishAt = err, err != nil, now.Add(10*now.Sub(began))
@@ -399,7 +404,7 @@ func (s *Syncer) publish(ctx context.Context) {
 	if err != nil {
 		s.publishAt = now.Add(firstRetry)
 	} else {
-		renewals = s.published(certs, shown, began, now)
+		renewals = s.published(certs, began, now)
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -419,9 +424,9 @@ func (s *Syncer) publish(ctx context.Context) {
 
 // build makes the tree. Of entries that want one name the later ones are left out,
 // so that they harm nobody else; clash is the first such case.
-func build(b *tree.Builder, spec tree.Spec, shown map[string]tree.Shown) (snapshot *tree.Snapshot, clash, err error) {
+func build(b *tree.Builder, spec tree.Spec, shown func(key string) tree.Shown) (snapshot *tree.Snapshot, clash, err error) {
 	for {
-		snapshot, err = b.Build(spec, func(key string) tree.Shown { return shown[key] })
+		snapshot, err = b.Build(spec, shown)
 		var c *tree.Clash
 		if !errors.As(err, &c) {
 			return snapshot, clash, err
@@ -439,7 +444,7 @@ func build(b *tree.Builder, spec tree.Spec, shown map[string]tree.Shown) (snapsh
 
 // published takes down what readers see from now on, and when that changes by
 // itself. The caller holds mu.
-func (s *Syncer) published(certs []*certificate, shown map[string]tree.Shown, began, now time.Time) (renewals []Renewal) {
+func (s *Syncer) published(certs []*certificate, began, now time.Time) (renewals []Renewal) {
 	s.turnAt = time.Time{}
 	turn := func(at time.Time) {
 		if !at.IsZero() && (s.turnAt.IsZero() || at.Before(s.turnAt)) {
@@ -448,9 +453,9 @@ func (s *Syncer) published(certs []*certificate, shown map[string]tree.Shown, be
 	}
 	for _, c := range certs {
 		turn(c.turn(began))
-		old := c.shown
+		old, v := c.shown, c.current(began)
 		c.shown = ""
-		if v := shown[c.key].Current; v != nil {
+		if v != nil {
 			c.shown = v.ID
 		}
 		if c.shown != old && c.shown != "" {

@@ -222,7 +222,7 @@ func (s *Syncer) Change(ctx context.Context, settings Settings) error {
 	if err := s.ask(ctx, &wish{settings: &settings, done: make(chan struct{})}); err != nil {
 		return err
 	}
-	if err := s.Report().Publish; err != nil {
+	if err := s.Published(); err != nil {
 		return fmt.Errorf("publishing: %w", err)
 	}
 	return nil

@@ -161,6 +161,9 @@ func (s *Snapshot) dated(removed []*Node) *Snapshot {
 				if e.Time.After(c.Time) {
 					c.Time = e.Time
 				}
+				if !c.Time.Before(dir.Time) {
+					break // as old as before
+				}
 			}
 			if !c.Time.Equal(dir.Time) {
 				s = s.with(&c)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kvfs/acl"
+	"kvfs/certs"
 	"kvfs/chain"
 	"kvfs/config"
 	"kvfs/disk"
@@ -539,7 +540,7 @@ func (d *daemon) Refresh(ctx context.Context, names []string) ([]status.Refreshe
 		var picks []func(kvsync.Source) bool
 		for _, name := range names {
 			pick := kvsync.Match(name)
-			if !slices.ContainsFunc(sources(d.wanted().cfg.Certificates), pick) {
+			if !slices.ContainsFunc(d.wanted().cfg.Certificates, func(c config.Certificate) bool { return pick(source(c)) }) {
 				return nil, &status.UnknownError{Name: name}
 			}
 			picks = append(picks, pick)
@@ -548,19 +549,21 @@ func (d *daemon) Refresh(ctx context.Context, names []string) ([]status.Refreshe
 			return slices.ContainsFunc(picks, func(p func(kvsync.Source) bool) bool { return p(s) })
 		}
 	}
-	before := d.syncer.Report()
+	before := map[kvsync.Source]certs.Version{}
+	for _, c := range d.syncer.Certificates(match) {
+		before[c.Source] = c.Version
+	}
 	if err := d.syncer.Refresh(ctx, match); err != nil {
 		return nil, fmt.Errorf("refreshing: %w", err)
 	}
 	var done []status.Refreshed
-	after := d.syncer.Report()
-	for i, c := range after.Certificates {
-		if match(c.Source) && c.State != kvsync.Removed {
-			done = append(done, status.Refreshed{URL: c.Source.Ref.String(), Old: string(versionIn(before, i, c)), New: string(c.Version), Error: statusError(c.Err)})
+	for _, c := range d.syncer.Certificates(match) {
+		if c.State != kvsync.Removed {
+			done = append(done, status.Refreshed{URL: c.Source.Ref.String(), Old: string(before[c.Source]), New: string(c.Version), Error: statusError(c.Err)})
 		}
 	}
-	if after.Publish != nil {
-		return done, fmt.Errorf("publishing: %w", after.Publish)
+	if err := d.syncer.Published(); err != nil {
+		return done, fmt.Errorf("publishing: %w", err)
 	}
 	return done, nil
 }

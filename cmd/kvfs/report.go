@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"kvfs/certs"
 	"kvfs/config"
 	"kvfs/fs"
 	"kvfs/status"
@@ -187,20 +186,6 @@ func statusError(err error) *status.Error {
 	}
 	f := kvsync.Explain(err)
 	return &status.Error{Kind: f.Kind, Fact: f.Fact, Hint: f.Hint}
-}
-
-// versionIn is the version that a certificate had in an earlier report, in which
-// it is usually at the same place.
-func versionIn(before kvsync.Report, i int, c kvsync.Status) certs.Version {
-	if i < len(before.Certificates) && before.Certificates[i].Source == c.Source {
-		return before.Certificates[i].Version
-	}
-	for _, b := range before.Certificates {
-		if b.Source == c.Source {
-			return b.Version
-		}
-	}
-	return ""
 }
 
 func nonNil(s []string) []string {
