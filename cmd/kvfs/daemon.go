@@ -82,7 +82,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	}
 	now.vault = client
 	d := &daemon{kept: k, app: a, log: a.logger(), origin: o, now: now, began: time.Now(), reloads: make(chan chan<- status.Reloaded)}
-	d.disks = &disks{log: d.log, client: k.client, began: make(chan struct{}), failed: make(chan struct{}, 1), known: d.knownBases,
+	d.disks = &disks{log: d.log, client: k.client, began: make(chan struct{}), jobs: make(chan diskJob, 1), known: d.knownBases,
 		options: func(store string) disk.Options { return d.diskOptions(d.wanted(), store) }}
 	d.good.versions = map[string][]*tree.Version{}
 	stores := d.now.stores(nil)
@@ -303,6 +303,7 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 	var work errgroup.Group
 	work.Go(func() error { defer d.stop(); return ignoreEnd(ctx, d.syncer.Run(ctx)) })
 	work.Go(func() error { defer d.stop(); return d.control.Serve(ctx, d) })
+	work.Go(func() error { d.disks.run(ctx); return nil })
 	work.Go(func() error { d.watch(ctx); return nil })
 	work.Go(func() error { d.showLoading(ctx); return nil })
 	work.Go(func() error { d.economize(ctx); return nil })
@@ -351,9 +352,6 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 		case <-synced:
 			synced = nil
 			d.announce(first, ready)
-		case <-d.disks.failed: // so that there is an alarm
-		case <-d.disks.alarm():
-			d.disks.retry(ctx)
 		}
 	}
 }

@@ -30,8 +30,13 @@ const (
 	filesInstead = "instead"
 )
 
-// diskRetry is how long after a failure a directory is led to what is shown again.
-const diskRetry = 5 * time.Second
+const (
+	// diskRetry is how long after a failure a directory is led to what is shown again.
+	diskRetry = 5 * time.Second
+	// diskPatience is how long a publication waits for the files. One that is over says that they are
+	// there; but a disk that hangs holds up nothing else.
+	diskPatience = 3 * time.Second
+)
 
 // persistent is what the settings ask for the files of a store. A system directory of certificates, which
 // nothing can be mounted at, has real files unless they say no.
@@ -111,7 +116,8 @@ func diskCertificates(w wanted, store string, views func(kvsync.Source) kvsync.P
 	return all
 }
 
-// disks are the directories of stores that have real files. They follow what is published.
+// disks are the directories of stores that have real files. They follow what is published. Only run
+// writes, so that nobody else waits for a disk for longer than he likes.
 type disks struct {
 	log     *slog.Logger
 	client  *keeper.Client
@@ -120,8 +126,8 @@ type disks struct {
 	// began is closed when the poller has published for the first time.
 	began chan struct{}
 	once  sync.Once
-	// failed gets a value when something has failed and is to be tried again.
-	failed chan struct{}
+	// jobs has room for one: what is published after it takes its place.
+	jobs chan diskJob
 
 	// mu is held while files are written, which may take long. It is not taken by who holds a lock of the poller.
 	mu     sync.Mutex
@@ -132,7 +138,14 @@ type disks struct {
 	// seen is taken last, and for a moment: who asks how things are does not wait for a disk.
 	seen    sync.Mutex
 	now     []status.Directory
+	since   time.Time // when run began to write; zero: it does not
 	retryAt time.Time // zero: nothing has failed
+}
+
+// diskJob is a snapshot that is to be written.
+type diskJob struct {
+	snapshot *tree.Snapshot
+	done     chan struct{} // closed when it is, or never will be
 }
 
 // storeDisk is the directory of one store.
@@ -275,16 +288,51 @@ func (ds *disks) end(w wanted) {
 	ds.note(ds.alarmAt())
 }
 
-// apply leads all directories to a snapshot. What fails is in the report, and tried again; it keeps nothing else
-// back.
+// apply lets run lead all directories to a snapshot, and waits for it, but not for ever. What fails is
+// in the report, and tried again.
 func (ds *disks) apply(ctx context.Context, s *tree.Snapshot) {
-	ds.mu.Lock()
-	defer ds.mu.Unlock()
-	ds.applyLocked(ctx, s)
+	job := diskJob{s, make(chan struct{})}
+	for handed := false; !handed; {
+		select {
+		case ds.jobs <- job:
+			handed = true
+		case older := <-ds.jobs:
+			close(older.done)
+		case <-ctx.Done():
+			return
+		}
+	}
+	patience := time.NewTimer(diskPatience)
+	defer patience.Stop()
+	select {
+	case <-job.done:
+	case <-ctx.Done():
+	case <-patience.C:
+		ds.log.Warn("writing the files takes long; all else goes on", "after", diskPatience)
+	}
 }
 
-// applyLocked is apply for who holds mu.
-func (ds *disks) applyLocked(ctx context.Context, s *tree.Snapshot) {
+// run writes what is published, and what could not be written again, until ctx ends.
+func (ds *disks) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case job := <-ds.jobs:
+			ds.write(ctx, job.snapshot)
+			close(job.done)
+		case <-ds.alarm():
+			ds.write(ctx, ds.last)
+		}
+	}
+}
+
+// write leads all directories to a snapshot.
+func (ds *disks) write(ctx context.Context, s *tree.Snapshot) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	ds.begun(time.Now())
+	defer ds.begun(time.Time{})
 	ds.last, ds.states = s, nil
 	retryAt := time.Time{}
 	for _, one := range ds.all {
@@ -303,12 +351,12 @@ func (ds *disks) applyLocked(ctx context.Context, s *tree.Snapshot) {
 	}
 	ds.note(retryAt)
 	ds.once.Do(func() { close(ds.began) })
-	if !retryAt.IsZero() {
-		select {
-		case ds.failed <- struct{}{}:
-		default: // somebody will look
-		}
-	}
+}
+
+func (ds *disks) begun(at time.Time) {
+	ds.seen.Lock()
+	defer ds.seen.Unlock()
+	ds.since = at
 }
 
 func (ds *disks) applyOne(ctx context.Context, s *storeDisk) error {
@@ -333,15 +381,6 @@ func (ds *disks) alarmAt() time.Time {
 	ds.seen.Lock()
 	defer ds.seen.Unlock()
 	return ds.retryAt
-}
-
-// retry does again what was published last.
-func (ds *disks) retry(ctx context.Context) {
-	ds.mu.Lock() // to the end: what is published meanwhile comes after
-	defer ds.mu.Unlock()
-	if ds.last != nil {
-		ds.applyLocked(ctx, ds.last)
-	}
 }
 
 // settled tells whether the poller knows what a certificate is to be shown as, be it nothing. It is
@@ -371,6 +410,14 @@ func (d *daemon) knownBases() map[string]bool {
 func (ds *disks) report() []status.Directory {
 	ds.seen.Lock()
 	defer ds.seen.Unlock()
+	if hung := time.Since(ds.since); !ds.since.IsZero() && hung > diskPatience {
+		late := slices.Clone(ds.now)
+		for i := range late {
+			late[i].Error = &status.Error{Kind: "disk", Fact: fmt.Sprintf("what was to be written %v ago is not written yet", hung.Round(time.Second)),
+				Hint: "a disk, or a file system over the network, does not answer; see the kernel's log"}
+		}
+		return late
+	}
 	return ds.now // never modified, only replaced
 }
 

@@ -1,10 +1,16 @@
 package main
 
 import (
+	"context"
+	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"kvfs/config"
+	"kvfs/disk"
+	"kvfs/tree"
 )
 
 func storesWith(files map[string]string) wanted {
@@ -27,6 +33,51 @@ func TestSystemDirectoriesThatHaveFiles(t *testing.T) {
 	if w.persistent("/etc/ssl/certs").Files != filesNo || len(w.real()) > 0 || len(w.stores(nil)) != 1 {
 		t.Error("no is not no")
 	}
+}
+
+// A disk that hangs holds up neither who publishes nor who asks how things are, and gets what was
+// published last when it answers again.
+func TestDiskThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		answers := make(chan struct{})
+		var written []*tree.Snapshot
+		ds := &disks{log: slog.New(slog.DiscardHandler), began: make(chan struct{}), jobs: make(chan diskJob, 1),
+			known: func() map[string]bool { return nil }}
+		ds.options = func(string) disk.Options { // run asks for them before it opens a directory
+			<-answers
+			written = append(written, ds.last)
+			return disk.Options{}
+		}
+		ds.all = []*storeDisk{{path: "/proc/self/no such directory/store", files: filesInstead}}
+		ds.note(time.Time{})
+		go ds.run(ctx)
+		first, second, third := tree.Empty(), tree.Empty(), tree.Empty()
+		for _, s := range []*tree.Snapshot{first, second, third} {
+			began := time.Now()
+			if ds.apply(ctx, s); time.Since(began) > diskPatience {
+				t.Errorf("who publishes has waited %v", time.Since(began))
+			}
+		}
+		if r := ds.report(); len(r) != 1 || r[0].Error == nil || !strings.Contains(r[0].Error.Fact, "not written yet") {
+			t.Errorf("while it hangs: %+v", r)
+		}
+		close(answers)
+		synctest.Wait()
+		if len(written) != 2 || written[0] != first || written[1] != third {
+			t.Errorf("%d snapshots were written", len(written))
+		}
+		if r := ds.report(); r[0].Error == nil || strings.Contains(r[0].Error.Fact, "not written yet") {
+			t.Errorf("when it answers: %+v", r[0].Error)
+		}
+		time.Sleep(diskRetry + time.Second)
+		synctest.Wait()
+		if len(written) != 3 || written[2] != third {
+			t.Errorf("it was not tried again: %d", len(written))
+		}
+		stop()
+		synctest.Wait()
+	})
 }
 
 // Real files are refused where they cannot be had.
