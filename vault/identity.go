@@ -3,6 +3,7 @@ package vault
 import (
 	"cmp"
 	"fmt"
+	"strconv"
 )
 
 // Method is how an identity proves who it is.
@@ -74,10 +75,16 @@ func (id Identity) explicit() Identity {
 }
 
 // Key is a text that equal identities have in common and others have not, for maps and messages to programs. It holds no
-// secret: an Identity has none.
+// secret: an Identity has none. What a process keeps for one after it goes by this text, so it stays: the fields as %q has
+// them.
 func (id Identity) Key() string {
-	type fields Identity // without String, which would stand for all of it
-	return fmt.Sprintf("%q", fields(id))
+	b := []byte{'{'}
+	for _, field := range []string{string(id.Method), id.Endpoint, id.ClientID, id.ObjectID, id.ResourceID, id.TenantID, id.Authority,
+		id.TokenFile, id.SecretFile, id.CertificateFile, id.PasswordFile} {
+		b = append(strconv.AppendQuote(b, field), ' ')
+	}
+	b[len(b)-1] = '}'
+	return string(b)
 }
 
 // String names the identity for people.

@@ -1,6 +1,7 @@
 package vault_test
 
 import (
+	"fmt"
 	"reflect"
 	"testing"
 
@@ -97,5 +98,9 @@ func TestKeysDifferInEveryField(t *testing.T) {
 			t.Errorf("%+v and %+v have the key %s", id, other, id.Key())
 		}
 		keys[id.Key()] = id
+		type fields vault.Identity // without String
+		if want := fmt.Sprintf("%q", fields(id)); id.Key() != want {
+			t.Errorf("the key is %s, and was %s", id.Key(), want)
+		}
 	}
 }
