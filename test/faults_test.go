@@ -14,6 +14,7 @@ import (
 // What was good stays readable whatever the vault answers, the status says what
 // is wrong, since when, and what to do, and it mends itself.
 func TestLastGoodStaysWhateverTheVaultAnswers(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
 	s.mount()
@@ -76,6 +77,7 @@ func TestLastGoodStaysWhateverTheVaultAnswers(t *testing.T) {
 // A vault that answers slowly, or half, holds up neither readers nor the other
 // certificates.
 func TestSlowVaultHoldsUpNobody(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "mail"}, emulator.Profile{Name: "api"})
 	s.mount()
@@ -102,6 +104,7 @@ func TestSlowVaultHoldsUpNobody(t *testing.T) {
 // The identity endpoint fails: tokens that are there go on working, and without
 // one the status says so.
 func TestIdentityEndpointFails(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	for _, c := range []struct {
 		fault emulator.FaultKind
@@ -127,6 +130,7 @@ func TestIdentityEndpointFails(t *testing.T) {
 
 // The vault is away when kvfs starts: the mount is there, and fills by itself.
 func TestStartWithoutVault(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	s.vault.SetFault(emulator.Fault{Kind: emulator.Drop})
@@ -144,6 +148,7 @@ func TestStartWithoutVault(t *testing.T) {
 
 // No secret in what kvfs says, at any level, whatever happens.
 func TestNoKeyMaterialIsEverSaid(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www", Format: emulator.PEM}, emulator.Profile{Name: "api"})
 	s.mount("--verbose")

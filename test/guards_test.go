@@ -49,6 +49,7 @@ func bundleUntil(t *testing.T, from, until time.Time, issuer string, names ...st
 
 // The guards of the settings, each where it stands: for all, or for a certificate.
 func TestGuardsKeepVersionsFromReaders(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "disabled"}, emulator.Profile{Name: "kept"})
 	put := func(name, text string) string {
@@ -122,6 +123,7 @@ func TestGuardsKeepVersionsFromReaders(t *testing.T) {
 // A key that must not leave the vault: the chain is served, and what is missing is
 // named.
 func TestCertificateWhoseKeyStaysInTheVault(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "hsm", NotExportable: true}, emulator.Profile{Name: "www"})
 	s.mount()
@@ -160,6 +162,7 @@ func TestCertificateWhoseKeyStaysInTheVault(t *testing.T) {
 
 // A password that Java does not take must not take the place of one that it does.
 func TestBadPasswordIsRefusedBeforeItIsUsed(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	password := s.write("password", []byte("good one\n"))

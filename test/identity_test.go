@@ -229,6 +229,7 @@ func TestEveryKindOfIdentityServes(t *testing.T) {
 // Azure Arc's agent keeps its keys in a fixed directory, which kvfs sees in a
 // mount namespace of its own.
 func TestAzureArcServes(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	needProgram(t, "unshare")
 	dir := t.TempDir()
@@ -257,6 +258,7 @@ func TestAzureArcServes(t *testing.T) {
 // What goes wrong with an identity is explained, with what mends it, and once it
 // is mended kvfs finds that by itself.
 func TestTroubleWithIdentitiesIsExplainedAndEndsByItself(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "unassigned"}, emulator.Profile{Name: "norole"}, emulator.Profile{Name: "expired"}, emulator.Profile{Name: "wrong"},
 		emulator.Profile{Name: "nofile"}, emulator.Profile{Name: "unknown"})
@@ -322,6 +324,7 @@ func TestTroubleWithIdentitiesIsExplainedAndEndsByItself(t *testing.T) {
 // Two vaults, two identities, one of them broken: the other is served, and the
 // status says why the first is not.
 func TestBrokenIdentityHurtsItsOwnCertificatesOnly(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSiteOf(t, emulator.Options{Vaults: []string{"contoso-web", "contoso-pay"}}, emulator.Profile{Name: "www"}, emulator.Profile{Vault: "contoso-pay", Name: "pay"})
 	web := emulator.Identity{ClientID: clientID, ObjectID: objectID, Vaults: []string{"contoso-web"}}

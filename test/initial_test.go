@@ -49,6 +49,7 @@ func (s *site) tried(n int) (i status.InitialSync) {
 // Who waits for kvfs waits until every certificate has come, over the death of a
 // server too; what has come is served meanwhile.
 func TestRequiredInitialSyncIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	s := requireInitialSync(t)
 	s.start("mount", s.settings, "--store", s.store)
 	s.until("kvfs answers", func() bool { _, err := os.Stat(s.path("contoso-web.www")); return err == nil })
@@ -101,6 +102,7 @@ func TestRequiredInitialSyncIsWaitedFor(t *testing.T) {
 
 // After 25 tries nobody waits any more, and is told what lacks. Polling goes on.
 func TestInitialSyncThatFailsIsToldAndEndsByItself(t *testing.T) {
+	t.Parallel()
 	s := requireInitialSync(t)
 	s.start("mount", s.settings, "--store", s.store)
 	s.until("the store is there", func() bool { _, err := os.Stat(s.path("contoso-web.www")); return err == nil })
@@ -153,6 +155,7 @@ func TestInitialSyncThatFailsIsToldAndEndsByItself(t *testing.T) {
 
 // Who does not want to wait any more takes it out of the settings, or what lacks.
 func TestInitialSyncEndsWithItsReason(t *testing.T) {
+	t.Parallel()
 	for name, edit := range map[string]func(document){
 		"not required any more": nil,
 		"without what lacks":    func(d document) { d.secrets()["requireInitialSync"] = true; d.keep("www") },
@@ -171,6 +174,7 @@ func TestInitialSyncEndsWithItsReason(t *testing.T) {
 
 // Without requireInitialSync a certificate that lacks is no reason to wait.
 func TestInitialSyncThatIsNotRequired(t *testing.T) {
+	t.Parallel()
 	s := requireInitialSync(t)
 	s.configure(nil)
 	s.mount()
@@ -186,6 +190,7 @@ func TestInitialSyncThatIsNotRequired(t *testing.T) {
 // systemd gives a start the time that it takes, and a server that dies or hangs
 // meanwhile is replaced as ever.
 func TestServiceIsReadyWhenTheInitialSyncIsOver(t *testing.T) {
+	t.Parallel()
 	s := newService(t, map[string]string{
 		"kvfs.service.d/short.conf": "[Service]\nTimeoutStartSec=4\n",
 		"after.service":             "[Unit]\nDefaultDependencies=no\nWants=kvfs.service\nAfter=kvfs.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/usr/bin/readlink " + "/var/lib/waagent/Microsoft.Azure.KeyVault.Store/site\n",
@@ -277,6 +282,7 @@ func shown(written string) (lines []string) {
 // At a terminal one line says how far the first load has come, and nothing of it is
 // left between the lines of keeper and server.
 func TestLoadIsShownAtATerminal(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	var profiles []emulator.Profile
 	for i := range 40 {
@@ -330,6 +336,7 @@ func TestLoadIsShownAtATerminal(t *testing.T) {
 // Elsewhere a load that takes long has a line of log at its beginning and one at its
 // end, and the status says how it goes.
 func TestLongLoadIsLogged(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
 	s.vault.SetFault(emulator.Fault{Name: "api", Kind: emulator.Hang, Count: 1})

@@ -12,6 +12,7 @@ import (
 // Of a vault with many certificates only those are read that have changed; where the
 // permission to list is lacking each is read, and nobody notices but the vault.
 func TestListingFindsWhatHasChanged(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	const certificates = 60
 	s := newSiteOf(t, emulator.Options{DensePages: true})

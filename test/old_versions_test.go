@@ -137,6 +137,7 @@ func (s *site) old(was map[string][]byte, name string) (paths []string) {
 // Old versions of which nothing is in memory are read all the same; while the vault
 // is in trouble a read ends, with the errno that says what trouble it is.
 func TestOldVersionsAreReadFromTheVault(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	troubles := []struct {
 		name  string
@@ -297,6 +298,7 @@ func TestCurrentVersionsAreReadWhileManyWaitForOldOnes(t *testing.T) {
 // With keepVersions "all" what was in the vault before kvfs came is shown, and is
 // still there when another server goes on, with a vault and without.
 func TestAllVersionsOfBeforeAreShown(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	const versions = 12
 	s := newSite(t, emulator.Profile{Name: "www"})

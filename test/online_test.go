@@ -11,6 +11,7 @@ import (
 // kvfs check --online says what a mount would meet, mounts nothing, and fails by
 // what is worst. It needs no root.
 func TestCheckOnlineSaysWhatAMountWouldMeet(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "off"}, emulator.Profile{Name: "gone"})
 	if _, err := s.vault.AddSecret("", "text", "text/plain", "no certificate"); err != nil {
 		t.Fatal(err)

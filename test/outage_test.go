@@ -14,6 +14,7 @@ import (
 // and soon after the end all is well. (Three days of that are in package sync, in virtual
 // time; here are the real client, mount and clock.)
 func TestOutageFailsNoRead(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	profiles := []emulator.Profile{{Name: "www"}, {Name: "api"}, {Name: "mail"}, {Name: "ldap"}}
 	s := newSiteOf(t, emulator.Options{TokenLifetime: 4 * time.Second}, profiles...)

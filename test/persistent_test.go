@@ -99,6 +99,7 @@ func (s *site) down() { s.vault.SetFault(emulator.Fault{Kind: emulator.Drop}) }
 // the death of the server; and when all processes are killed and the mount is taken away, it is what was served last.
 // From that kvfs begins again, whether or not there is a network.
 func TestFilesBeneathTheMount(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
 	edit := func(d document) {
@@ -155,6 +156,7 @@ func TestFilesBeneathTheMount(t *testing.T) {
 // Real files instead of a mount: nothing is mounted, they are renewed, they stay when kvfs ends, and the next one
 // begins with them, also without a network and after the death of a server.
 func TestFilesInsteadOfAMount(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	s.persist(map[string]any{"files": "instead"}, nil)
@@ -193,6 +195,7 @@ func TestFilesInsteadOfAMount(t *testing.T) {
 
 // An ordinary user has real files in a directory of his own, without any right to mount.
 func TestOrdinaryUserHasFiles(t *testing.T) {
+	t.Parallel()
 	needRoot(t) // to become one
 	s := newSite(t, emulator.Profile{Name: "www"})
 	s.persist("instead", nil)
@@ -221,6 +224,7 @@ func TestOrdinaryUserHasFiles(t *testing.T) {
 // What is wrong with a directory is said, the mount is served and renewed all the same, and when it is mended the files
 // follow by themselves.
 func TestDirectoryThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	s.persist("beneath", nil)
@@ -251,6 +255,7 @@ func TestDirectoryThatCannotBeWritten(t *testing.T) {
 
 // A directory that others can write to is no place for real files: kvfs does not start, and says how to mend that.
 func TestDirectoryThatOthersCanWriteToIsRefused(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	if err := os.Mkdir(s.store, 0o755); err != nil {
@@ -328,6 +333,7 @@ func pemBlocks(text string) (key, chain string) {
 // the mount comes nor when files are written in its place, nor at the renewal that follows. With a mount, what the
 // extension has written stays as it is beneath it.
 func TestStoreOfTheExtensionIsTakenOver(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	for _, files := range []string{"no", "instead"} {
 		for _, version := range []int{2, 3, 4} {
@@ -448,6 +454,7 @@ func TestSystemDirectoryGetsFiles(t *testing.T) {
 
 // Real files come and go with the settings.
 func TestFilesComeAndGoWithTheSettings(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
 	other := filepath.Join(s.dir, "other")

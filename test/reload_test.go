@@ -53,6 +53,7 @@ func (s *site) inodes(part string) map[string]uint64 {
 // Changed settings are applied as a difference, under readers of what stays: one
 // certificate comes, one goes, one gets another access list.
 func TestChangedSettingsAreAppliedAsADifference(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"}, emulator.Profile{Name: "old"}, emulator.Profile{Name: "new"})
 	const grace = 6
@@ -134,6 +135,7 @@ func TestChangedSettingsAreAppliedAsADifference(t *testing.T) {
 
 // An entry that comes back within the grace was never away.
 func TestRemovedEntryThatComesBackIsTheSame(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
 	s.mount()
@@ -160,6 +162,7 @@ func TestRemovedEntryThatComesBackIsTheSame(t *testing.T) {
 
 // Stores come and go with the settings, one inside another too.
 func TestStoresComeAndGoWithTheSettings(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"}, emulator.Profile{Name: "mail"})
 	inner, beside := filepath.Join(s.store, "app"), filepath.Join(s.dir, "beside")
@@ -194,6 +197,7 @@ func TestStoresComeAndGoWithTheSettings(t *testing.T) {
 
 // A store that cannot be mounted refuses the document, and nothing changes.
 func TestStoreThatCannotBeMountedRefusesTheDocument(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
 	s.configure(func(d document) { d.keep("www") })
@@ -218,6 +222,7 @@ func TestStoreThatCannotBeMountedRefusesTheDocument(t *testing.T) {
 
 // kvfs refresh --settings is SIGHUP with an answer.
 func TestRefreshOfTheSettingsSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	s.mount()
@@ -262,6 +267,7 @@ kvfs: the previous settings stay in force
 
 // Another way to the vault is taken over too.
 func TestChangedTransportIsUsed(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	s.mount()
@@ -293,6 +299,7 @@ func TestChangedTransportIsUsed(t *testing.T) {
 
 // kvfs refresh --settings says what has changed.
 func TestRefreshOfTheSettingsSaysWhatChanged(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"}, emulator.Profile{Name: "mail"})
 	s.configure(func(d document) { d.keep("www", "mail") })
@@ -315,6 +322,7 @@ func TestRefreshOfTheSettingsSaysWhatChanged(t *testing.T) {
 // Stores inside each other: what would have to move a store that is served is
 // refused until a restart, and nothing of what is served goes for it.
 func TestStoresAroundServedOnes(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"}, emulator.Profile{Name: "mail"})
 	at := func(d document, name, store string) { d.entry(name)["certificateStoreLocation"] = store }
@@ -379,6 +387,7 @@ func TestStoresAroundServedOnes(t *testing.T) {
 // Names that clash only with the place of a store refuse the document; nothing
 // stops for it.
 func TestLinkInThePlaceOfAStoreRefusesTheDocument(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
 	s.configure(func(d document) { d.keep("www") })
@@ -408,6 +417,7 @@ func TestLinkInThePlaceOfAStoreRefusesTheDocument(t *testing.T) {
 
 // A new certificate whose vault does not answer holds nobody up for long.
 func TestSlowNewCertificateHoldsUpNobody(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
 	s.configure(func(d document) { d.entry("www")["acls"] = []any{map[string]any{"user": admitted}}; d.keep("www") })

@@ -66,6 +66,7 @@ func (s *site) do(err error) {
 // A certificate that is disabled keeps what is served, or loses it if the settings say
 // so, and is what it was when it is enabled.
 func TestDisabledAndEnabledCertificate(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "kept"}, emulator.Profile{Name: "hidden"})
 	s.configure(func(d document) { d.entry("hidden")["kvfs"] = map[string]any{"onDisabled": "hide"} })
@@ -122,6 +123,7 @@ func TestDisabledAndEnabledCertificate(t *testing.T) {
 // A certificate that expires is served with a warning, or goes if the settings say so,
 // until there is a new version.
 func TestExpiredCertificate(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t)
 	end := time.Now().Add(5 * time.Second).Truncate(time.Second)
@@ -164,6 +166,7 @@ func TestExpiredCertificate(t *testing.T) {
 // A version that is not valid yet waits for its time, or does not if the settings say
 // so, or if there is nothing valid.
 func TestCertificateThatIsNotYetValid(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t)
 	valid := madeBundle(t, time.Now().Add(-time.Hour), "One", "www.example")
@@ -204,6 +207,7 @@ func TestCertificateThatIsNotYetValid(t *testing.T) {
 // A certificate that is deleted in the vault stays, comes back as what it was, and may
 // come back as another one.
 func TestDeletedCertificate(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
 	s.mount()
@@ -255,6 +259,7 @@ func TestDeletedCertificate(t *testing.T) {
 // A link with a name of its own stays with its entry when that gets another secret, and
 // an entry keeps its link for a while when it gets another name.
 func TestRenamedEntry(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
 	link := func(d document, name, link string) { d.entry(name)["customSymbolicLinkName"] = link }
@@ -310,6 +315,7 @@ func TestRenamedEntry(t *testing.T) {
 
 // A vault that refuses this machine or its identity, at the start and later.
 func TestRefusedByTheVault(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
 	for _, c := range []struct {
@@ -347,6 +353,7 @@ func TestRefusedByTheVault(t *testing.T) {
 // An identity that gets no token any more: what was good stays, until it is the right
 // one again.
 func TestIdentityOfTheSettingsIsNoneOfTheMachine(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	s.mount()

@@ -144,6 +144,7 @@ func startBackend(t testing.TB) (address string) {
 // Servers whose users have each a layout of their own, and keys of both kinds in
 // the form that each of them has read for the longest time.
 func TestServersServeFromTheirViews(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	for _, program := range []string{"nginx", "haproxy", "apache2", "stunnel4", "hitch", "openssl", "curl"} {
 		needProgram(t, program)
@@ -304,6 +305,7 @@ func greetPostgres(conn net.Conn) error {
 // 0640 with a list and 0600 without. So it serves from a file whose list has its
 // user, or a group of that user.
 func TestPostgresServesFromALiveDirectory(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	needPostgres(t)
 	needProgram(t, "openssl")
@@ -437,6 +439,7 @@ func openPFX(t testing.TB, path, password string) tls.Certificate {
 }
 
 func TestOpensslReadsEveryView(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	needProgram(t, "openssl")
 	for _, with := range spellings() {
@@ -480,6 +483,7 @@ func keytool(t testing.TB, args ...string) (stdout, stderr string, code int) {
 }
 
 func TestKeytoolReadsTheStores(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	needProgram(t, "openssl")
 	needProgram(t, "keytool")
@@ -560,6 +564,7 @@ func checkTrustStore(t *testing.T, s *site, password string) {
 // The two files of a directory that was opened once belong together, whatever
 // happens between reading the one and the other.
 func TestPairReadThroughALiveDirectoryAlwaysMatches(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := mountViews(t, emulator.EC256, nil)
 	const renewals = 50
@@ -639,6 +644,7 @@ func readPair(dir string, between func()) (leaf *x509.Certificate, err error) {
 // Whoever is not in the list reads what everybody may know, in every layout and
 // under every name; the list lets in to all of it.
 func TestOnlyWhoIsAdmittedReadsWhatIsSecret(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := mountViews(t, emulator.EC256, nil, admitted)
 	s.rotate("www") // of the version before there are files too
