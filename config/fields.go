@@ -104,6 +104,7 @@ type ownFields struct {
 	RemovalGrace       graceSeconds    `json:"removalGraceInS,omitempty" jsonschema:"Seconds for which the names of an entry stay that was removed from a changed document: 3600 if left out."`
 	Identity           identityChoice  `json:"identity,omitempty" jsonschema:"Who asks the vaults, in place of authenticationSettings."`
 	Transport          transportFields `json:"transport,omitempty" jsonschema:"Another way to the vaults: private links, proxies, tests."`
+	Metrics            metricsChoice   `json:"metrics,omitempty" jsonschema:"Where metrics and probes are answered over HTTP: a loopback address with its port, or the absolute path of a Unix socket. Nowhere if left out."`
 	VaultDNSSuffixes   suffixList      `json:"vaultDnsSuffixes,omitempty" jsonschema:"Domains of vaults besides those of the public clouds."`
 	MinPollingInterval floorSeconds    `json:"minPollingIntervalInS,omitempty" jsonschema:"Lowers the floor of pollingIntervalInS, for tests."`
 }
@@ -155,6 +156,14 @@ type entryOwnFields struct {
 type transportFields struct {
 	CAFile  absolutePath `json:"caFile,omitempty" jsonschema:"A PEM file of more certificate authorities to trust."`
 	Connect connections  `json:"connect,omitempty" jsonschema:"HOST:PORT of a vault, where *. stands for any one label, and the HOST:PORT to connect to."`
+}
+
+// metricsFields are the long form of kvfs.metrics.
+type metricsFields struct {
+	Listen metricsAddress `json:"listen" jsonschema:"A loopback address with its port, or the absolute path of a Unix socket."`
+	Mode   fileMode       `json:"mode,omitempty" jsonschema:"Of the Unix socket, in octal: 0600 if left out, 0660 with a group."`
+	Group  principal      `json:"group,omitempty" jsonschema:"The group of the Unix socket, by its name or id."`
+	Remote boolean        `json:"remote,omitempty" jsonschema:"Whether an address may be one that other machines can reach: false if left out. Nobody is asked who he is."`
 }
 
 // Of the identities each type has an object of its own. The type itself is declared in methodFields.
@@ -219,6 +228,9 @@ type (
 	persistChoice   struct{} // a persistence, or persistentFields
 	keepVersions    struct{} // a number, or "all"
 	mebibytes       struct{}
+	metricsChoice   struct{} // a metricsAddress, or metricsFields
+	metricsAddress  struct{} // HOST:PORT or an absolute path
+	fileMode        struct{} // "0660"
 	suffixList      struct{}
 	connections     struct{}
 	identityChoice  struct{} // one of the identities

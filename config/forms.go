@@ -47,8 +47,12 @@ func forms2020() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[msiObjectID]():   text(`^\s*(` + guidPattern + `)?\s*$`),
 		reflect.TypeFor[msiResourceID](): text(`^\s*(` + armPattern + `)?\s*$`),
 
-		reflect.TypeFor[layoutList]():  {Type: "array", MinItems: jsonschema.Ptr(1), Items: nullable(oneWord[layout]()), Contains: &jsonschema.Schema{Type: "string"}},
-		reflect.TypeFor[storeBlocks](): {Type: "object", PropertyNames: text(`^/`), AdditionalProperties: nullable(reference("storeKvfs"))},
+		reflect.TypeFor[layoutList]():     {Type: "array", MinItems: jsonschema.Ptr(1), Items: nullable(oneWord[layout]()), Contains: &jsonschema.Schema{Type: "string"}},
+		reflect.TypeFor[storeBlocks]():    {Type: "object", PropertyNames: text(`^/`), AdditionalProperties: nullable(reference("storeKvfs"))},
+		reflect.TypeFor[metricsChoice]():  anyOf(metricsAddressForm(), reference("metrics")),
+		reflect.TypeFor[metricsAddress](): metricsAddressForm(),
+		reflect.TypeFor[fileMode]():       text(`^0[0-7]{3}$`),
+
 		reflect.TypeFor[suffixList]():  {Type: "array", MaxItems: jsonschema.Ptr(maxSuffixes), Items: anyOf(text(`^\.?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*(:[0-9]+)?$`), &jsonschema.Schema{Type: "null"})},
 		reflect.TypeFor[connections](): {Type: "object", PropertyNames: text(`:[0-9]+$`), AdditionalProperties: nullable(text(`:[0-9]+$`))},
 
@@ -61,6 +65,9 @@ func forms2020() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[absolutePath](): text(`^\s*/`),
 	}
 }
+
+// metricsAddressForm admits every address: which of them are loopback ones is for Parse.
+func metricsAddressForm() *jsonschema.Schema { return text(`^(/.+|.+:[0-9]+)$`) }
 
 func anyOf(forms ...*jsonschema.Schema) *jsonschema.Schema { return &jsonschema.Schema{AnyOf: forms} }
 

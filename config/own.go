@@ -40,6 +40,9 @@ func (s *settings) readOwn(n *node) {
 	if n := o.get("transport"); n != nil {
 		s.transport(n, o.join("transport"))
 	}
+	if n := o.get("metrics"); n != nil {
+		s.metrics(n, o.join("metrics"))
+	}
 	if n := o.get("vaultDnsSuffixes"); n != nil {
 		s.dnsSuffixes(n, o.join("vaultDnsSuffixes"))
 	}

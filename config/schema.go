@@ -61,6 +61,7 @@ func definitions() []definition {
 		{"persistent", "Real files", reflect.TypeFor[persistentFields](), true},
 		{"storeKvfs", "Settings of kvfs for the certificates of a store", reflect.TypeFor[storeFields](), true},
 		{"certificateKvfs", "Settings of kvfs for a certificate", reflect.TypeFor[entryOwnFields](), true},
+		{"metrics", "Metrics and probes", reflect.TypeFor[metricsFields](), true},
 		{"transport", "Another way to the vaults", reflect.TypeFor[transportFields](), true},
 		{"managedIdentity", "Managed identity", reflect.TypeFor[managedIdentityFields](), true},
 		{"workloadIdentity", "Workload identity", reflect.TypeFor[workloadIdentityFields](), true},

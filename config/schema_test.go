@@ -115,6 +115,8 @@ func TestTheSchemaRefusesWhatItCan(t *testing.T) {
 		{inStores, `"/s": {"stores": {}}`, false}, {inStores, `"/s": {"layouts": []}`, false}, {inOwn, `"stores": ["/s"]`, false}, {inOwn, `"stores": null`, true},
 		{inEntryOwn, `"layouts": ["live"], "keyFormat": "traditional", "passwordFile": "/p"`, true}, {inEntryOwn, `"onNotYetValid": "link", "onDisabled": "hide", "onExpired": "hide", "onChangedNames": "hold", "onChangedIssuer": "hold", "verifyChain": "failOpen", "fetchIssuers": true`, true},
 		{inEntryOwn, `"layouts": ["v1"]`, false}, {inEntryOwn, `"keepVersions": "all"`, false}, {inEntryOwn, `"stores": {}`, false}, {inEntryOwn, `"verifyChain": "on"`, false}, {inEntryOwn, `"fetchIssuers": "yes"`, false},
+		{inOwn, `"metrics": "127.0.0.1:9464"`, true}, {inOwn, `"metrics": "/run/m"`, true}, {inOwn, `"metrics": 9464`, false}, {inOwn, `"metrics": "127.0.0.1"`, false}, {inOwn, `"metrics": {}`, false},
+		{inOwn, `"metrics": {"listen": "/run/m", "mode": "0660", "group": 33}`, true}, {inOwn, `"metrics": {"listen": "/run/m", "mode": "660"}`, false}, {inOwn, `"metrics": {"listen": "/run/m", "x": 1}`, false},
 		{inIdentity, ``, false}, {inIdentity, `"type": "x"`, false}, {inIdentity, `"type": "environment", "clientId": "` + clientID + `"`, false}, {inIdentity, `"type": "azureCli", "tenantId": "common"`, false},
 		{inIdentity, `"type": "managedIdentity", "clientId": "` + clientID + `", "objectId": "` + clientID + `"`, false}, {inIdentity, `"type": "workloadIdentity", "tokenFile": "token"`, false},
 		{inIdentity, `"type": "workloadIdentity", "authority": "https://a@b"`, false}, {inIdentity, `"type": "servicePrincipal", "clientSecretFile": "/s"`, false},

@@ -604,6 +604,12 @@ type Stats struct {
 	Requests  map[string]uint64 // by the name of the operation
 	Panics    uint64            // answered EIO
 	Publisher int               // process id, 0 for none
+	// Longest is what one of them has taken, or is taking. Reads that wait for a content
+	// to be fetched are apart.
+	Longest time.Duration
+	// Resumed is how long after its start this process answered in place of the one before it; 0 if
+	// there was none.
+	Resumed time.Duration
 }
 
 // Stats counts from Open.
@@ -616,6 +622,8 @@ func (f *FS) Stats() Stats {
 			st.Requests[name] += n
 		}
 		st.Panics += c.server.panics.Load()
+		st.Longest = max(st.Longest, time.Duration(c.server.longest.Load()), c.server.busy())
+		st.Resumed = max(st.Resumed, time.Duration(c.server.resumed.Load()))
 		if c.pub != nil {
 			st.Publisher = c.pub.pid
 		}

@@ -34,7 +34,9 @@ type server struct {
 	panics   atomic.Uint64
 	// since is when a thread got the request it has, in nanoseconds of the monotonic
 	// clock; 0: it has none.
-	since [threads]atomic.Int64
+	since   [threads]atomic.Int64
+	longest atomic.Int64 // that a request has taken a thread, in nanoseconds
+	resumed atomic.Int64 // when it answered in place of a predecessor, of the monotonic clock; 0: there was none
 
 	protocol *fuse.ProtocolServer
 }
@@ -90,8 +92,12 @@ func (s *server) serve(ctx context.Context) error {
 	wait := func(place int) { waits.Go(func() { s.wait(ctx, place) }) }
 
 	out := make([]byte, replySize)
+	taken := s.journal.savedInit() != nil
 	if err := s.recover(out, wait); err != nil {
 		return err
+	}
+	if taken {
+		s.resumed.Store(monotonic())
 	}
 	// The first request of a connection is INIT, and the kernel sends nothing else
 	// before its answer. go-fuse stores what it negotiates without a lock, so the other
@@ -201,7 +207,7 @@ func (s *server) one(i int, out []byte, stop int, wait func(place int)) error {
 				s.take(slot[:n:n], out, wait)
 			}
 			s.journal.settle(i)
-			s.since[i].Store(0)
+			s.took(monotonic() - s.since[i].Swap(0))
 			return nil
 		case unix.EINTR, unix.EAGAIN, unix.ENOENT: // ENOENT: the request was interrupted meanwhile
 		case unix.ENODEV, unix.ECONNABORTED: // unmounted, aborted
@@ -216,6 +222,15 @@ func (s *server) one(i int, out []byte, stop int, wait func(place int)) error {
 func monotonic() int64 { return int64(time.Since(began)) + 1 }
 
 var began = time.Now()
+
+// took enters how long a request has taken. The usual one costs no more than a look.
+func (s *server) took(d int64) {
+	for was := s.longest.Load(); d > was; was = s.longest.Load() {
+		if s.longest.CompareAndSwap(was, d) {
+			return
+		}
+	}
+}
 
 // busy is for how long a thread has been at one request, the longest of all. Handlers
 // never wait, so more than a moment means that something is wrong.

@@ -17,7 +17,6 @@ import (
 // Service is what a running kvfs does for those who connect to its socket. Its
 // methods are called from many goroutines.
 type Service interface {
-	Report() Report
 	// Refresh polls the named certificates now, all if there is no name, and
 	// reports on those when that is done. An unknown name is an *UnknownError.
 	Refresh(ctx context.Context, names []string) ([]Refreshed, error)
@@ -26,6 +25,16 @@ type Service interface {
 	Reload(ctx context.Context) Reloaded
 	// Stop lets kvfs unmount and end. It returns at once.
 	Stop()
+	Prober
+}
+
+// Prober answers probes and scrapes. Its methods are called from many goroutines.
+type Prober interface {
+	Report() Report
+	// Live is why another process had better take over, nil while this one answers.
+	Live() *Error
+	// Ready is what kvfs wait would wait for, or fail with; nil if there is nothing.
+	Ready() *Error
 }
 
 // Refreshed is what a refresh did to one certificate.
@@ -181,7 +190,7 @@ func (s *Server) Remove() {
 // could replace it. (In a directory such as /tmp, where everybody may make files
 // and remove only his own, somebody may be there first; Listen then fails.)
 func privateDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o711); err != nil { // others may pass through, to a socket for metrics
 		return fmt.Errorf("making the directory of the control socket: %w", err)
 	}
 	var st unix.Stat_t
@@ -199,7 +208,7 @@ func privateDir(dir string) error {
 
 // Serve answers until ctx ends, and takes the socket away unless it is kept.
 func (s *Server) Serve(ctx context.Context, service Service) error {
-	mux := http.NewServeMux()
+	mux := newMux(service)
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusOK, service.Report())
 	})
@@ -222,10 +231,17 @@ func (s *Server) Serve(ctx context.Context, service Service) error {
 		reply(w, http.StatusOK, struct{}{})
 		service.Stop()
 	})
-	// Requests end with ctx, and get a second to say so: the one for a stop wants
-	// its answer.
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
 	defer s.lock.Close()
+	if err := serve(ctx, &http.Server{Handler: mux}, s.listener); err != nil {
+		return fmt.Errorf("serving the control socket: %w", err)
+	}
+	return nil
+}
+
+// serve answers until ctx ends. Requests end with it, and get a second to say so: the one
+// for a stop wants its answer.
+func serve(ctx context.Context, srv *http.Server, l net.Listener) error {
+	srv.ReadHeaderTimeout, srv.BaseContext = 5*time.Second, func(net.Listener) context.Context { return ctx }
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(ended)
@@ -234,12 +250,12 @@ func (s *Server) Serve(ctx context.Context, service Service) error {
 		_ = srv.Shutdown(last) // closes the listener first
 		_ = srv.Close()
 	})
-	err := srv.Serve(s.listener)
+	err := srv.Serve(l)
 	if !stop() {
 		<-ended
 	}
 	if !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving the control socket: %w", err)
+		return err
 	}
 	return nil
 }

@@ -32,7 +32,11 @@ type Report struct {
 	Held         Held          `json:"held"`
 	Cache        Cache         `json:"cache"`
 	Image        Image         `json:"image"`
-	Error        *Error        `json:"error,omitempty"` // of kvfs as a whole
+	Polls        Polls         `json:"polls"`
+	Restarts     Restarts      `json:"restarts"`
+	Stalls       Stalls        `json:"stalls"`
+	Metrics      *Metrics      `json:"metrics,omitempty"` // where they are answered, if the settings name a place
+	Error        *Error        `json:"error,omitempty"`   // of kvfs as a whole
 	// Requests of the kernel by kind, since the mount was made, and those that made
 	// the file system panic and were answered EIO: always 0, or a fault of kvfs.
 	Requests map[string]uint64 `json:"requests"`
@@ -70,6 +74,7 @@ type Certificate struct {
 	URL         string     `json:"url"`
 	State       string     `json:"state"`
 	Version     string     `json:"version,omitempty"`
+	NotBefore   *time.Time `json:"notBefore,omitempty"`
 	NotAfter    *time.Time `json:"notAfter,omitempty"`
 	LastAttempt *time.Time `json:"lastAttempt,omitempty"`
 	LastSuccess *time.Time `json:"lastSuccess,omitempty"`
@@ -174,6 +179,35 @@ type Cache struct {
 	Misses    uint64 `json:"misses"`
 	Evictions uint64 `json:"evictions"` // for want of room
 	Failures  uint64 `json:"failures"`  // to fetch one again
+}
+
+// Polls counts what the process that serves has done since its start.
+type Polls struct {
+	Tries        uint64 `json:"tries"` // of certificates: reads, and looks at a listing
+	Failed       uint64 `json:"failed"`
+	Publications uint64 `json:"publications"`
+	Unpublished  uint64 `json:"unpublished"` // publications that have failed
+	Renewals     uint64 `json:"renewals"`    // new versions of certificates that readers had before
+}
+
+// Restarts counts the processes that have gone on where the one before had ended, since
+// the start of kvfs.
+type Restarts struct {
+	Parked uint64 `json:"parked"` // it was told to end
+	Died   uint64 `json:"died"`
+}
+
+// Stalls are what those have waited for at most who asked the process that serves, in
+// seconds.
+type Stalls struct {
+	Request  float64 `json:"request"`  // longest request of the kernel
+	Takeover float64 `json:"takeover"` // from its start until it answered in place of the one before; 0: there was none
+}
+
+// Metrics is where metrics and probes are answered.
+type Metrics struct {
+	Listen string `json:"listen"`
+	Error  *Error `json:"error,omitempty"` // why they are not; it is tried again
 }
 
 // Time is a pointer to t, nil if t is zero.

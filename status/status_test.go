@@ -36,6 +36,10 @@ func (s service) Reload(context.Context) Reloaded {
 
 func (s service) Stop() { close(s.stopped) }
 
+func (s service) Live() *Error { return nil }
+
+func (s service) Ready() *Error { return &Error{Kind: "starting", Fact: "not yet", Hint: "wait"} }
+
 // serving runs a service at a socket until the test ends, or stop is called.
 func serving(t *testing.T, path string) (s service, stop func()) {
 	t.Helper()

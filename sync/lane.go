@@ -202,6 +202,7 @@ func (r *runner) unsettle(lane string) {
 // confirm is what a try would have said that found all as it was. The caller holds mu.
 func (r *runner) confirm(c *certificate, began, now time.Time) {
 	before := c.err
+	r.counts.tried(nil)
 	c.lastAttempt, c.lastSuccess, c.failures, c.err, c.held = began, now, 0, nil, false
 	if len(c.versions) > 0 && !c.versions[0].HasKey() {
 		c.err = c.keyless

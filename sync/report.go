@@ -35,9 +35,20 @@ type Report struct {
 	Cache   cache.Stats
 	Initial Initial
 	Loading *Loading // nil if every certificate was asked for
+	Counts  Counts
 	// Publish is why the last publication failed, or which entry it has left out; nil
 	// if all is shown.
 	Publish error
+}
+
+// Counts are of what this Syncer has done since New.
+type Counts struct {
+	// Tries are those of a certificate that have come to an end: it was read, or found
+	// unchanged in a listing. Failed are those of them that have brought an error.
+	Tries, Failed uint64
+	// Publications are those that have succeeded, Unpublished the others, and Renewals the
+	// new versions of certificates that readers had before.
+	Publications, Unpublished, Renewals uint64
 }
 
 // Listing says how what is new in a vault is found.
@@ -67,7 +78,7 @@ type Status struct {
 	Source                            Source
 	State                             State
 	Version                           certs.Version // that the links lead to
-	NotAfter                          time.Time
+	NotBefore, NotAfter               time.Time     // of that version
 	LastAttempt, LastSuccess, NextTry time.Time
 	Failures                          int // since the last success
 	Err                               error
@@ -79,7 +90,7 @@ type Status struct {
 func (s *Syncer) Report() Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, now := Report{Publish: cmp.Or(s.publishErr, s.clash), Cache: s.cache.Stats(), Vaults: s.vaults}, time.Now()
+	r, now := Report{Publish: cmp.Or(s.publishErr, s.clash), Cache: s.cache.Stats(), Vaults: s.vaults, Counts: s.counts}, time.Now()
 	r.Initial = s.initialNow(now)
 	if l, going := s.loading(); going {
 		r.Loading = &l
@@ -116,7 +127,7 @@ func (s *Syncer) status(c *certificate, now time.Time) Status {
 	more := c.olderWarnings(s.settings.Keep == KeepAll)
 	st.Warnings, st.LeftOut = append(st.Warnings, more...), len(c.leftOut())
 	if i := c.place(c.shown); i >= 0 {
-		st.NotAfter = c.versions[i].NotAfter
+		st.NotBefore, st.NotAfter = c.versions[i].NotBefore, c.versions[i].NotAfter
 	}
 	return st
 }

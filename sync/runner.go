@@ -274,6 +274,9 @@ func (r *runner) record(ctx context.Context, o outcome) {
 		return
 	}
 	now := time.Now()
+	if !o.shared {
+		r.counts.tried(o.err)
+	}
 	if c.record(o, now, r.settings.keep()) {
 		r.dirty = true
 	}
@@ -287,6 +290,14 @@ func (r *runner) record(ctx context.Context, o outcome) {
 	}
 	if !o.shared { // who opens the breaker has said it for all
 		r.report(c, before)
+	}
+}
+
+// tried counts a try that has come to an end.
+func (n *Counts) tried(err error) {
+	n.Tries++
+	if err != nil {
+		n.Failed++
 	}
 }
 
@@ -403,8 +414,15 @@ func (s *Syncer) publish(ctx context.Context) {
 	var renewals []Renewal
 	if err != nil {
 		s.publishAt = now.Add(firstRetry)
+		s.counts.Unpublished++
 	} else {
 		renewals = s.published(certs, began, now)
+		s.counts.Publications++
+	}
+	for _, r := range renewals {
+		if r.Old != "" {
+			s.counts.Renewals++
+		}
 	}
 	s.mu.Unlock()
 	if err != nil {

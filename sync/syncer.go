@@ -117,8 +117,9 @@ type Syncer struct {
 	byKey      map[string]*certificate
 	spec       tree.Spec // as last asked for
 	publishErr error
-	clash      error           // of entries that want one name
-	vaults     []VaultStatus   // replaced as a whole
+	clash      error         // of entries that want one name
+	vaults     []VaultStatus // replaced as a whole
+	counts     Counts
 	generation int             // of the settings
 	dirty      bool            // something is to be published
 	publishAt  time.Time       // not before this

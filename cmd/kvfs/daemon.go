@@ -166,7 +166,11 @@ func rootless() bool { return os.Geteuid() != 0 }
 func (d *daemon) ownFiles(cfg *config.Config) []string { return d.app.ownFiles(d.origin, cfg) }
 
 func (a *app) ownFiles(o origin, cfg *config.Config) []string {
-	return []string{o.file, a.socket, cfg.Transport.CAFile}
+	own := []string{o.file, a.socket, cfg.Transport.CAFile}
+	if cfg.Metrics.Socket() {
+		own = append(own, cfg.Metrics.Listen)
+	}
+	return own
 }
 
 // prepareComing is prepareStores for those that this process makes visible.
@@ -307,9 +311,11 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 	work.Go(func() error { d.watch(ctx); return nil })
 	work.Go(func() error { d.showLoading(ctx); return nil })
 	work.Go(func() error { d.economize(ctx); return nil })
+	d.metrics.start(ctx, d)
 	defer func() {
 		d.stop()
 		err = errors.Join(err, work.Wait())
+		d.metrics.work.Wait()
 	}()
 	defer func() {
 		if d.serving != nil {
@@ -352,6 +358,8 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 		case <-synced:
 			synced = nil
 			d.announce(first, ready)
+		case <-d.metrics.alarm():
+			d.metrics.retry(ctx, d)
 		}
 	}
 }
@@ -527,6 +535,28 @@ func (d *daemon) wanted() wanted {
 }
 
 var _ status.Service = (*daemon)(nil)
+
+// liveBound is how long the longest request may take of a process that is alive. Its
+// keeper, if there is one, replaces it sooner.
+const liveBound = 10 * time.Second
+
+// Live tells whether the kernel is answered.
+func (d *daemon) Live() *status.Error {
+	if busy := d.fs.Busy(); busy >= liveBound {
+		return &status.Error{Kind: "busy", Fact: fmt.Sprintf("a request to the file system has not been answered for %s", busy.Round(time.Second)), Hint: "restart kvfs"}
+	}
+	return nil
+}
+
+// Ready is what kvfs wait waits for.
+func (d *daemon) Ready() *status.Error {
+	err := unready(d.Report())
+	if err == nil {
+		return nil
+	}
+	f := asFailure(err)
+	return &status.Error{Kind: f.kind, Fact: f.fact, Hint: f.hint}
+}
 
 // Stop lets serve unmount and end.
 func (d *daemon) Stop() { d.stop() }

@@ -23,7 +23,10 @@ type kept struct {
 	fs      *fs.FS
 	serving *serving // nil before anything is mounted
 	control *status.Server
-	loader  *loader
+	metrics *metrics
+	// generation counts this server and those before it.
+	generation generation
+	loader     *loader
 	// beneath are the directories beneath mounts, by the name under which they were kept.
 	beneath map[string]*os.File
 	// parking is set when the process ends and another one is to go on.
@@ -56,6 +59,10 @@ func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
 	if k.image, err = k.openImage(); err != nil {
 		return nil, err
 	}
+	if k.generation, err = nextGeneration(k.image); err != nil {
+		return nil, err
+	}
+	k.metrics = &metrics{log: log, client: k.client}
 	opts := fs.Options{Rootless: rootless(), Image: k.image, Keep: k.client.Keep, Load: k.loader.load, Logger: log,
 		Uncached: o.uncached, Recovery: fs.Recovery(o.recovery)}
 	if o.publisher != "" {
@@ -79,7 +86,7 @@ func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
 	}
 	// What is left of a connection that has ended is of no use.
 	for _, name := range k.client.Names() {
-		if !strings.HasPrefix(name, image.Prefix) && !strings.HasPrefix(name, "control") {
+		if !strings.HasPrefix(name, image.Prefix) && !strings.HasPrefix(name, "control") && !status.IsKeptEndpoint(name) {
 			if err := k.client.Drop(name); err != nil {
 				return nil, err
 			}

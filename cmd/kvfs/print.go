@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"os/user"
@@ -12,11 +11,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"kvfs/acl"
 	"kvfs/certs"
@@ -25,7 +22,7 @@ import (
 	kvsync "kvfs/sync"
 )
 
-// All printing for people is in this file: facts to stderr as "kvfs: error:" and
+// All printing for people is in this file, and for kvfs status in page.go: facts to stderr as "kvfs: error:" and
 // "kvfs: hint:", results to stdout. With --json both are data.
 
 func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.stdout, format, args...) }
@@ -124,70 +121,6 @@ func (a *app) printServing(cfg *config.Config, r kvsync.Report) {
 	}
 }
 
-// printVaults says what each vault was asked, and which ones do not answer.
-func (a *app) printVaults(vaults []status.Vault, now time.Time) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nVAULT\tREQUESTS\tTHROTTLED\tFAILED\tLISTING")
-	for _, v := range vaults {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\n", v.Host, v.Transactions, v.Throttled, v.Failed, v.Listing)
-	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("printing: %w", err)
-	}
-	for _, v := range vaults {
-		if v.DownSince != nil {
-			a.printf("\n%s\n  asked in vain since %s; the next try is %s\n  error: %s\n  hint: %s\n",
-				v.Host, ago(v.DownSince, now), until(v.NextTry, now), v.Error.Fact, v.Error.Hint)
-		}
-	}
-	return nil
-}
-
-func (a *app) printReport(r status.Report, now time.Time) error {
-	if a.json {
-		return a.printJSON(r)
-	}
-	a.printState(r, now)
-	a.printInitial(r, now)
-	if r.Processes.Keeper == 0 {
-		a.printf("  warning: there is no keeper: when process %d dies, so do the mounts\n  hint: restart kvfs when it suits you\n", r.Processes.Server)
-	}
-	if r.Error != nil {
-		a.printf("  error: %s\n  hint: %s\n", r.Error.Fact, r.Error.Hint)
-	}
-	for _, dir := range r.Directories {
-		if dir.Error != nil {
-			a.printf("  error: %s\n  hint: %s\n", dir.Error.Fact, dir.Error.Hint)
-		}
-	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nCERTIFICATE\tSTATE\tVERSION\tEXPIRES\tLAST SUCCESS\tNEXT POLL")
-	for _, c := range r.Certificates {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", c.URL, c.State, dash(c.Version), expiry(c.NotAfter, now), ago(c.LastSuccess, now), until(c.NextPoll, now))
-	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("printing: %w", err)
-	}
-	if err := a.printVaults(r.Vaults, now); err != nil {
-		return err
-	}
-	if c := r.Cache; c.Evictions+c.Failures > 0 {
-		a.printf("\nold versions: %d in %s of %s of memory; %d %s for want of room, %d could not be fetched again\n",
-			c.Versions, size(c.Bytes), size(c.Limit), c.Evictions, plural(int(c.Evictions), "has gone", "have gone"), c.Failures)
-	}
-	for _, c := range r.Certificates {
-		a.printTrouble(c, now)
-	}
-	for _, l := range r.Leaving {
-		a.printf("\n%s\n  not in the settings any more; these names go %s:\n    %s\n", l.URL, until(&l.At, now), strings.Join(l.Links, "\n    "))
-	}
-	return nil
-}
-
-func (a *app) printState(r status.Report, now time.Time) {
-	a.printf("kvfs is %s; up %s, process %d, at %s\n", r.State, span(now.Sub(r.Started)), r.Processes.Server, strings.Join(placesOf(r), ", "))
-}
-
 // placesOf are the stores, mounted or not.
 func placesOf(r status.Report) []string {
 	places := slices.Clone(r.Mounts)
@@ -197,20 +130,6 @@ func placesOf(r status.Report) []string {
 		}
 	}
 	return places
-}
-
-// printInitial tells of an initial sync that is not a success yet, and of a load.
-func (a *app) printInitial(r status.Report, now time.Time) {
-	switch i := r.InitialSync; i.State {
-	case status.SyncTransitioning:
-		a.printf("  initial sync: %s\n", initialProgress(i, now))
-	case status.SyncFailed:
-		a.printf("  error: the initial sync has failed: %d of %d certificates available after %d %s; polling goes on, next %s\n",
-			i.Available, i.Total, i.Try, plural(i.Try, "try", "tries"), until(i.Next, now))
-	}
-	if l := r.Loading; l != nil {
-		a.printf("  %s, for %s\n", loadingProgress(l.Done, l.Total, l.Failed), span(now.Sub(l.Since)))
-	}
 }
 
 // initialProgress of one that goes on.
@@ -240,8 +159,9 @@ func (a *app) printReady(r status.Report, now time.Time) error {
 	if a.json {
 		return a.printJSON(r)
 	}
-	a.printState(r, now)
-	return nil
+	p := &page{colours: coloured(a.stdout)}
+	p.state(r, now)
+	return a.show(p)
 }
 
 // size in units that people read.
@@ -253,24 +173,6 @@ func size(bytes int64) string {
 		return fmt.Sprintf("%.1f KiB", float64(bytes)/(1<<10))
 	}
 	return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20))
-}
-
-// printTrouble says what is wrong with a certificate, and since when.
-func (a *app) printTrouble(c status.Certificate, now time.Time) {
-	if c.Error == nil && len(c.Warnings) == 0 || c.RemovedAt != nil {
-		return
-	}
-	a.printf("\n%s\n", c.URL)
-	if c.Error != nil {
-		served := "nothing is served"
-		if c.Version != "" {
-			served = fmt.Sprintf("version %s is served as of %s", c.Version, ago(c.LastSuccess, now))
-		}
-		a.printf("  error: %s\n  hint: %s\n  %s; %d %s since the last success\n", c.Error.Fact, c.Error.Hint, served, c.Failures, plural(c.Failures, "try", "tries"))
-	}
-	for _, w := range c.Warnings {
-		a.printf("  warning: %s\n", w)
-	}
 }
 
 // fingerprint of what a person would see change in a report.
@@ -436,7 +338,7 @@ func (a *app) printStore(path string) error {
 			if err != nil {
 				return fmt.Errorf("listing the store: %w", err)
 			}
-			a.printf("  lrwxrwxrwx   %s -> %s\n", bold(a.stdout, e.Name()), target)
+			a.printf("  lrwxrwxrwx   %s -> %s\n", strong.paint(coloured(a.stdout), e.Name()), target)
 			continue
 		}
 		info, err := e.Info()
@@ -490,7 +392,7 @@ func (a *app) printDemo(o origin, vaults []string, server int) error {
 
 // printRenewal shows one renewal.
 func (a *app) printRenewal(r renewal) {
-	a.printf("\n%s  %s\n  old     %s\n  new     %s\n", r.seen.Format(time.TimeOnly), bold(a.stdout, r.link+" renewed"), r.old, r.new)
+	a.printf("\n%s  %s\n  old     %s\n  new     %s\n", r.seen.Format(time.TimeOnly), strong.paint(coloured(a.stdout), r.link+" renewed"), r.old, r.new)
 	a.printf("  inotify said so %s after the vault had it; the poll comes every second\n", r.seen.Sub(r.at).Round(time.Millisecond))
 }
 
@@ -522,14 +424,6 @@ func groupName(gid uint32) string {
 		return g.Name
 	}
 	return fmt.Sprint(gid)
-}
-
-// bold is for terminals only.
-func bold(w io.Writer, s string) string {
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
-		return "\x1b[1m" + s + "\x1b[0m"
-	}
-	return s
 }
 
 func plural(n int, one, many string) string {

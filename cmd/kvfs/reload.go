@@ -193,6 +193,9 @@ func (d *daemon) changeSettings(ctx context.Context, doc document, cfg *config.C
 	if err := d.prepareComing(next); err != nil {
 		return err
 	}
+	if err := d.metrics.set(ctx, d, cfg.Metrics); err != nil {
+		return err
+	}
 	d.good.read(d, next, d.unread(next))
 	defer d.good.forget()
 	d.logIgnored(cfg)

@@ -30,6 +30,10 @@ func (d *daemon) Report() status.Report {
 		Cache:        status.Cache{Versions: old.Values, Bytes: old.Bytes, Limit: old.Limit, Hits: old.Hits, Misses: old.Misses, Evictions: old.Evictions, Failures: old.Failures},
 		Image:        status.Image{Records: image.Records, Bytes: image.Bytes, Size: image.Size, Secret: image.Secret},
 		Certificates: []status.Certificate{}, Vaults: []status.Vault{}, InitialSync: initialStatus(synced.Initial),
+		Polls:    status.Polls(synced.Counts),
+		Restarts: d.generation.Restarts,
+		Stalls:   status.Stalls{Request: served.Longest.Seconds(), Takeover: served.Resumed.Seconds()},
+		Metrics:  d.metrics.report(),
 	}
 	if l := synced.Loading; l != nil {
 		r.Loading = &status.Loading{Done: l.Done, Total: l.Total, Failed: l.Failed, Since: l.Since.UTC().Truncate(time.Second)}
@@ -42,6 +46,9 @@ func (d *daemon) Report() status.Report {
 		if dir.Error != nil {
 			r.State = status.Degraded
 		}
+	}
+	if r.Metrics != nil && r.Metrics.Error != nil {
+		r.State = status.Degraded
 	}
 	if !d.shown.Load() {
 		r.State = status.Starting
@@ -98,7 +105,7 @@ func entriesBySource(now wanted) map[string][]config.Certificate {
 func certificateStatus(now wanted, entries []config.Certificate, c kvsync.Status) status.Certificate {
 	s := status.Certificate{
 		URL: c.Source.Ref.String(), State: string(c.State), Version: string(c.Version), Failures: c.Failures,
-		NotAfter: status.Time(c.NotAfter), LastAttempt: status.Time(c.LastAttempt), LastSuccess: status.Time(c.LastSuccess),
+		NotBefore: status.Time(c.NotBefore), NotAfter: status.Time(c.NotAfter), LastAttempt: status.Time(c.LastAttempt), LastSuccess: status.Time(c.LastSuccess),
 		NextPoll: status.Time(c.NextTry), Identity: c.Source.Identity.String(), Links: links(entries, c.State != kvsync.Partial), Warnings: c.Warnings, LeftOut: c.LeftOut, Error: statusError(c.Err),
 	}
 	if c.State == kvsync.Removed {

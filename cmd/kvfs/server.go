@@ -156,10 +156,14 @@ func (a *app) runServer(ctx context.Context, o origin, ready func()) error {
 	case err != nil:
 		return err
 	case d.parks():
+		if err := k.generation.park(k.image); err != nil {
+			d.log.Warn("the next server counts this end as a death", "err", err)
+		}
 		return &failure{code: keeper.Again, kind: "parked", fact: "another server goes on", said: true}
 	}
 	k.fs.Close()
 	k.control.Remove()
+	k.metrics.remove()
 	return nil
 }
 
@@ -185,11 +189,21 @@ func (a *app) prepare(o origin, k *kept) (*daemon, error) {
 	if err := k.listen(a.socket); err != nil {
 		return nil, explainInUse(err, now.cfg)
 	}
+	err = k.metrics.take(now.cfg.Metrics)
+	if err != nil && k.serving != nil { // what is served is served all the same; it is tried again
+		a.logger().Error("metrics and probes are not answered", "err", err)
+		k.metrics.note(now.cfg.Metrics, err)
+		err = nil
+	}
 	k.client.CloseRest() // what is of use was taken
-	d, err := newDaemon(a, o, k, now)
+	var d *daemon
+	if err == nil {
+		d, err = newDaemon(a, o, k, now)
+	}
 	if err != nil {
 		if k.serving == nil {
 			k.control.Close()
+			k.metrics.remove()
 		}
 		return nil, err
 	}

@@ -3,48 +3,82 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
+	"os"
 	"slices"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"kvfs/status"
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	watch := false
+	watch, check, l := false, false, limits{defaultExpires, defaultStale}
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "say how things are",
 		Long: `Shows what the running kvfs serves: every certificate with its version, its
-expiry, the last try and the last success, and what is wrong with a hint.`,
+expiry, the last try and the last success, and what is wrong with a hint.
+
+With --check it is for monitoring: one line that says whether all is well, one for
+each problem, and an exit code. 0: all is well. 1: a certificate expires soon or has
+expired, nothing has been heard of it for too long, it is not served as it should
+be, or kvfs itself is not well. 6: kvfs does not run.`,
 		Example: `  kvfs status
   kvfs status --watch
+  kvfs status --check --expires-within 14d --stale-after 3h
   kvfs status --json | jq .certificates`,
 		Args: takes(0, 0, nothing),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if watch {
+			for _, flag := range []string{"expires-within", "stale-after"} {
+				if cmd.Flags().Changed(flag) && !check {
+					return usage(cmd, "--%s goes with --check", flag)
+				}
+			}
+			switch {
+			case watch && check:
+				return usage(cmd, "--watch and --check do not go together")
+			case watch:
 				return a.watchStatus(cmd.Context())
 			}
 			r, err := status.NewClient(a.socket).Report(cmd.Context())
-			if err != nil {
+			switch {
+			case err != nil:
 				return err
+			case check:
+				return a.checkStatus(r, l, time.Now())
 			}
 			return a.printReport(r, time.Now())
 		},
 	}
 	a.jsonFlag(cmd)
-	cmd.Flags().BoolVar(&watch, "watch", false, "show it again whenever it changes, until interrupted")
+	cmd.Flags().BoolVar(&watch, "watch", false, "show it again whenever it changes, until interrupted; at a terminal each second, in place")
+	cmd.Flags().BoolVar(&check, "check", false, "say in a line whether all is well, and fail with 1 if it is not")
+	cmd.Flags().Var(&l.expires, "expires-within", "with --check: how soon an end is a problem, such as 14d or 36h")
+	cmd.Flags().Var(&l.stale, "stale-after", "with --check: for how long a certificate may not be had before that is a problem")
 	return cmd
 }
 
+// checkStatus fails if anything is not well.
+func (a *app) checkStatus(r status.Report, l limits, now time.Time) error {
+	found := findings(r, l, now)
+	if err := a.printHealth(r, found, now); err != nil || len(found) == 0 {
+		return err
+	}
+	return &failure{code: exitFailed, kind: found[0].Kind, fact: found[0].String(), said: true}
+}
+
+// watchStatus shows reports until it is interrupted, kvfs ends, or nobody reads any more. At a
+// terminal each one takes the place of the one before, also to let the times go on.
 func (a *app) watchStatus(ctx context.Context) error {
 	ctx, done := untilSignal(ctx, syscall.SIGHUP)
 	defer done()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	client, last := status.NewClient(a.socket), ""
+	client, last, at := status.NewClient(a.socket), "", terminal(a.stdout)
 	for {
 		r, err := client.Report(ctx)
 		if ctx.Err() != nil {
@@ -53,11 +87,19 @@ func (a *app) watchStatus(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if is := fingerprint(r); is != last {
-			last = is
-			if err := a.printReport(r, time.Now()); err != nil {
-				return err
-			}
+		is := fingerprint(r)
+		switch {
+		case at != nil && !a.json:
+			err = a.redraw(at, r, time.Now())
+		case is != last:
+			err = a.printReport(r, time.Now())
+		}
+		last = is
+		if errors.Is(err, syscall.EPIPE) || unread(a.stdout) {
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -65,6 +107,17 @@ func (a *app) watchStatus(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// unread tells whether nobody reads what is written to w any more: its other end is closed.
+func unread(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	ends := []unix.PollFd{{Fd: int32(f.Fd())}}
+	n, err := unix.Poll(ends, 0)
+	return err == nil && n > 0 && ends[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
 }
 
 func (a *app) refreshCommand() *cobra.Command {

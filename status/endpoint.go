@@ -1,0 +1,217 @@
+package status
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
+	"golang.org/x/sys/unix"
+)
+
+// newMux answers what anybody may ask who may connect: metrics and probes.
+func newMux(p Prober) *http.ServeMux {
+	mux := http.NewServeMux()
+	// Without compression: it would take longer than everything else, for a peer on the same
+	// machine. Of two metrics with one name and the same labels one is left out, rather than all.
+	mux.Handle("GET /metrics", promhttp.HandlerFor(Registry(p.Report), promhttp.HandlerOpts{
+		ErrorHandling: promhttp.ContinueOnError, DisableCompression: true, MaxRequestsInFlight: scrapesMost}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { probe(w, p.Live()) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { probe(w, p.Ready()) })
+	return mux
+}
+
+// probe answers 200, or 503 with the reason.
+func probe(w http.ResponseWriter, wrong *Error) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	if wrong == nil {
+		_, _ = io.WriteString(w, "ok\n")
+		return
+	}
+	w.WriteHeader(http.StatusServiceUnavailable)
+	fmt.Fprintf(w, "error: %s\n", wrong.Fact)
+	if wrong.Hint != "" {
+		fmt.Fprintf(w, "hint: %s\n", wrong.Hint)
+	}
+}
+
+// Anybody on the machine may connect to a loopback address: what that can cost is bounded.
+const (
+	connectionsMost  = 32
+	scrapesMost      = 2
+	answerPatience   = 30 * time.Second // for a reader that is slow
+	idlePatience     = 75 * time.Second // longer than scrapes are apart
+	requestBytesMost = 16 << 10
+)
+
+// Address is where an Endpoint listens: host:port, or an absolute path for a Unix socket,
+// with its mode and the group that it gets, -1 for that of this process.
+type Address struct {
+	Listen string
+	Mode   iofs.FileMode
+	Group  int
+}
+
+func (a Address) socket() bool { return strings.HasPrefix(a.Listen, "/") }
+
+// keptEndpoint begins the names of descriptors under which an Endpoint is kept.
+const keptEndpoint = "metrics."
+
+// KeptName is the name under which an Endpoint at this address is kept: a successor that
+// goes by other settings does not take it for its own.
+func (a Address) KeptName() string {
+	sum := sha256.Sum256([]byte(a.Listen))
+	return keptEndpoint + hex.EncodeToString(sum[:8])
+}
+
+// IsKeptEndpoint tells whether a descriptor of that name is an Endpoint.
+func IsKeptEndpoint(name string) bool { return strings.HasPrefix(name, keptEndpoint) }
+
+// Endpoint answers metrics and probes, and nothing else, to those who are not asked who
+// they are.
+type Endpoint struct {
+	at       Address
+	listener net.Listener
+}
+
+// OpenEndpoint listens. A Unix socket that nobody answers at is replaced; one that
+// somebody does, or anything else at its path, is an error.
+func OpenEndpoint(at Address) (*Endpoint, error) {
+	e := &Endpoint{at: at}
+	var err error
+	if !at.socket() {
+		// "localhost" may be two addresses, of which programs try either first.
+		e.listener, err = net.Listen("tcp", strings.Replace(at.Listen, "localhost:", "127.0.0.1:", 1))
+		if err != nil {
+			return nil, fmt.Errorf("listening for metrics: %w", err)
+		}
+		return e, nil
+	}
+	if err := vacate(at.Listen); err != nil {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: at.Listen, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listening for metrics: %w", err)
+	}
+	l.SetUnlinkOnClose(false)
+	e.listener = l
+	if err := e.admit(); err != nil {
+		e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// vacate makes room for a Unix socket.
+func vacate(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("making the directory of the metrics' socket: %w", err)
+	}
+	var st unix.Stat_t
+	switch err := unix.Lstat(path, &st); {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil:
+		return fmt.Errorf("looking at %s: %w", path, err)
+	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
+		return fmt.Errorf("listening for metrics: %s is there and is no socket: %w", path, os.ErrExist)
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return fmt.Errorf("listening for metrics: somebody listens at %s: %w", path, syscall.EADDRINUSE)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("replacing the socket that a dead process has left: %w", err)
+	}
+	return nil
+}
+
+// admit lets those connect to a Unix socket who may. Who connects needs the right to
+// write, which no usual umask gives to others before.
+func (e *Endpoint) admit() error {
+	if !e.at.socket() {
+		return nil
+	}
+	if e.at.Group >= 0 {
+		if err := os.Lchown(e.at.Listen, -1, e.at.Group); err != nil {
+			return fmt.Errorf("giving the metrics' socket to its group: %w", err)
+		}
+	}
+	if err := os.Chmod(e.at.Listen, e.at.Mode); err != nil {
+		return fmt.Errorf("listening for metrics: %w", err)
+	}
+	return nil
+}
+
+// ResumeEndpoint takes over what a predecessor has kept, nil if it has kept nothing for
+// this address.
+func ResumeEndpoint(at Address, take func(name string) (fd int, ok bool)) (*Endpoint, error) {
+	fd, ok := take(at.KeptName())
+	if !ok {
+		return nil, nil
+	}
+	file := os.NewFile(uintptr(fd), at.Listen)
+	defer file.Close() // FileListener has its own
+	l, err := net.FileListener(file)
+	if err != nil {
+		return nil, fmt.Errorf("taking over where metrics are answered: %w", err)
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+	}
+	return &Endpoint{at: at, listener: l}, nil
+}
+
+// Change makes it one for another mode or group; another place is another Endpoint.
+func (e *Endpoint) Change(at Address) error {
+	e.at = at
+	return e.admit()
+}
+
+// Keep hands it over to somebody who holds it for the next process: who connects while
+// there is none waits for it.
+func (e *Endpoint) Keep(keep func(name string, fd int) error) error {
+	raw, err := e.listener.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return fmt.Errorf("keeping where metrics are answered: %w", err)
+	}
+	var kept error
+	err = raw.Control(func(fd uintptr) { kept = keep(e.at.KeptName(), int(fd)) })
+	return errors.Join(err, kept)
+}
+
+// Serve answers until ctx ends, and leaves the file of a Unix socket: see Remove.
+func (e *Endpoint) Serve(ctx context.Context, p Prober) error {
+	srv := &http.Server{Handler: newMux(p), WriteTimeout: answerPatience, IdleTimeout: idlePatience, MaxHeaderBytes: requestBytesMost}
+	if err := serve(ctx, srv, netutil.LimitListener(e.listener, connectionsMost)); err != nil {
+		return fmt.Errorf("answering at %s: %w", e.at.Listen, err)
+	}
+	return nil
+}
+
+// Remove takes away the file of a Unix socket, when there is to be no successor.
+func (e *Endpoint) Remove() {
+	if e.at.socket() {
+		_ = os.Remove(e.at.Listen)
+	}
+}
+
+// Close takes away one that is not served.
+func (e *Endpoint) Close() {
+	e.listener.Close()
+	e.Remove()
+}
