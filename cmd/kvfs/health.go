@@ -85,7 +85,7 @@ func certificateFindings(c status.Certificate, l limits, now time.Time) (all []f
 		}
 	case kvsync.OK:
 		// The poller is to have asked by then.
-		if c.NextPoll != nil && silent && now.Sub(*c.NextPoll) > time.Duration(l.stale) {
+		if c.NextPoll != nil && silent && now.Sub(*c.NextPoll) > max(time.Duration(l.stale), time.Minute) {
 			add("stale", "no poll for %s", sinceSuccess(c, now))
 		}
 	}
