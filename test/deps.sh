@@ -25,6 +25,7 @@ need incrond incron
 need entr entr
 need etcd etcd-server
 need prometheus-node-exporter prometheus-node-exporter
+need promtool prometheus
 need systemd-analyze systemd
 need nsenter util-linux
 # Debian has the server in no path.

@@ -406,6 +406,54 @@ func TestMetricsThatCannotBeHadAreRefused(t *testing.T) {
 	}
 }
 
+// As a service too, in its sandbox: at a loopback address, and at a Unix socket in its directory that others reach.
+// systemd holds both for the next server.
+func TestServiceAnswersMetrics(t *testing.T) {
+	s := newService(t, nil)
+	at := freePort(t)
+	s.configureService(measured(at, nil))
+	s.m.must("systemctl", "start", unitName)
+	if code, body := s.ask(at, "/readyz"); code != http.StatusOK {
+		t.Errorf("%d %s", code, body)
+	}
+	const socket = "/run/kvfs/metrics.sock"
+	killed := func(at string) {
+		t.Helper()
+		was := s.server()
+		s.m.must("systemctl", "kill", "--signal=KILL", "--kill-whom=main", unitName)
+		if code, _ := s.ask(at, "/healthz"); code != http.StatusOK {
+			t.Errorf("%s is answered %d", at, code)
+		}
+		s.another(was)
+	}
+	killed(at)
+	if n := value(t, s.scrape(at), `kvfs_server_restarts_total{cause="died"}`); n != 1 {
+		t.Errorf("%g servers have died", n)
+	}
+	s.m.must("systemctl", "restart", unitName)
+	if n := value(t, s.scrape(at), `kvfs_server_restarts_total{cause="parked"}`); n != 1 {
+		t.Errorf("%g servers have parked", n)
+	}
+	s.configureService(measured(map[string]any{"listen": socket, "mode": "0666"}, nil))
+	s.must("refresh", "--settings")
+	if _, _, err := ask(t.Context(), at, "/healthz"); err == nil {
+		t.Error("somebody answers at the former place")
+	}
+	killed(s.m.path(socket))
+	if out := s.m.must("setpriv", "--reuid", fmt.Sprint(stranger), "--regid", fmt.Sprint(stranger), "--clear-groups",
+		"curl", "-s", "--unix-socket", socket, "http://kvfs/metrics"); !strings.Contains(out, "kvfs_server_restarts_total{cause=\"died\"} 2\n") {
+		t.Errorf("a stranger gets\n%s", out)
+	}
+	if _, _, code := s.m.run("setpriv", "--reuid", fmt.Sprint(stranger), "--clear-groups", "curl", "-s", "--unix-socket", "/run/kvfs/kvfs.sock", "http://kvfs/metrics"); code == 0 {
+		t.Error("a stranger may use the control socket")
+	}
+	s.configureService(measured(map[string]any{"listen": socket, "group": stranger}, nil))
+	if _, errs, code := s.run("refresh", "--settings"); code != 1 || !strings.Contains(errs, "only root can give it to any group") {
+		t.Errorf("a group that it cannot have: %d %s", code, errs)
+	}
+	s.m.must("systemctl", "stop", unitName)
+}
+
 // The alerts fire when they should, and not when all is well; queries can be read.
 func TestAlertsAndQueriesAreRight(t *testing.T) {
 	if said, err := promtool(t, "", "check", "rules", rulesFile); err != nil {

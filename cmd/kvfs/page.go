@@ -170,7 +170,7 @@ func (p *page) vaults(vaults []status.Vault, now time.Time) {
 	writeTable(&p.Builder, p.colours, rows)
 	for _, v := range vaults {
 		if v.DownSince != nil && v.Error != nil {
-			p.line("\n%s\n  asked in vain since %s; the next try is %s", v.Host, ago(v.DownSince, now), until(v.NextTry, now))
+			p.line("\n%s\n  asked in vain for %s; the next try is %s", v.Host, span(now.Sub(*v.DownSince)), until(v.NextTry, now))
 			p.wrong(bad, "error", v.Error.Fact, v.Error.Hint)
 		}
 	}
