@@ -244,6 +244,9 @@ func TestSuccessorGoesOn(t *testing.T) {
 				if err := visitor.Wait(); err != nil || !strings.Contains(out.String(), "PRIVATE KEY") {
 					t.Fatalf("%v: %s\n%s", err, &said, &out)
 				}
+				if st := l.f.Stats(); st.Resumed <= 0 || st.Longest <= 0 {
+					t.Errorf("it took over after %v, and the longest request took %v", st.Resumed, st.Longest)
+				}
 				if err := l.attach(); err != nil {
 					t.Fatal(err)
 				}

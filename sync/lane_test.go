@@ -51,6 +51,9 @@ func TestListingStandsForReadingWhatIsUnchanged(t *testing.T) {
 		if n := v.times("?"); n < 4*20 || n > 4*24 {
 			t.Errorf("%d pages in 20 hours, want 4 an hour", n)
 		}
+		if n := s.Report().Counts; n.Tries < 100*20 || n.Tries > 100*25 || n.Failed != 0 { // a listing is a try of each
+			t.Errorf("%+v", n)
+		}
 		for _, st := range s.Report().Certificates {
 			if st.State != OK || time.Since(st.LastSuccess) > time.Hour || st.NextTry.Before(time.Now()) {
 				t.Fatalf("%+v", st)

@@ -345,6 +345,12 @@ func TestOutageKeepsLastGoodAndRecoversByItself(t *testing.T) {
 		if st.State != Stale || !errors.Is(st.Err, down) || time.Since(st.LastSuccess) < 71*time.Hour || time.Since(st.LastAttempt) > lastRetry+lastRetry/10 {
 			t.Errorf("in the outage: %+v", st)
 		}
+		if n := s.Report().Counts; n.Renewals != 1 || n.Failed < 72*60*60/uint64((lastRetry+lastRetry/10).Seconds()) || n.Tries-n.Failed < 72 || n.Tries-n.Failed > 90 {
+			t.Errorf("in the outage: %+v", n) // api succeeds each hour, and www fails each two minutes
+		}
+		if st := state(s, "api"); !st.NotBefore.Before(st.NotAfter) || st.NotBefore.IsZero() {
+			t.Errorf("valid from %v to %v", st.NotBefore, st.NotAfter)
+		}
 		v.set(func() { delete(v.errs, "www") })
 		time.Sleep(lastRetry + lastRetry/10)
 		synctest.Wait()
@@ -459,6 +465,9 @@ func TestPublicationThatFailsIsRepeated(t *testing.T) {
 		synctest.Wait()
 		if p.shown("www") != version(1) || s.Report().Publish != nil || renewals != 1 {
 			t.Errorf("shown %q, error %v, %d renewals told", p.shown("www"), s.Report().Publish, renewals)
+		}
+		if n, want := s.Report().Counts, (Counts{Tries: 1, Publications: 1, Unpublished: 1}); n != want {
+			t.Errorf("%+v, want %+v", n, want)
 		}
 	})
 }
