@@ -26,7 +26,7 @@ func newMux(p Prober) *http.ServeMux {
 	mux := http.NewServeMux()
 	// Without compression: it would take longer than everything else, for a peer on the same
 	// machine. Of two metrics with one name and the same labels one is left out, rather than all.
-	mux.Handle("GET /metrics", promhttp.HandlerFor(Registry(p.Report), promhttp.HandlerOpts{
+	mux.Handle("GET /metrics", promhttp.HandlerFor(Registry(p.Figures), promhttp.HandlerOpts{
 		ErrorHandling: promhttp.ContinueOnError, DisableCompression: true, MaxRequestsInFlight: scrapesMost}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { probe(w, p.Live()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { probe(w, p.Ready()) })

@@ -78,9 +78,9 @@ func mustRequest(t testing.TB, path string) *http.Request {
 
 type prober struct{ report func() Report }
 
-func (p prober) Report() Report { return p.report() }
-func (p prober) Live() *Error   { return nil }
-func (p prober) Ready() *Error  { return &Error{Fact: "not yet", Hint: "wait"} }
+func (p prober) Figures() Report { return p.report() }
+func (p prober) Live() *Error    { return nil }
+func (p prober) Ready() *Error   { return &Error{Fact: "not yet", Hint: "wait"} }
 
 func TestMetricsSayWhatTheReportDoes(t *testing.T) {
 	want, err := os.ReadFile(filepath.Join("testdata", "metrics.txt"))

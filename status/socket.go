@@ -17,6 +17,7 @@ import (
 // Service is what a running kvfs does for those who connect to its socket. Its
 // methods are called from many goroutines.
 type Service interface {
+	Report() Report
 	// Refresh polls the named certificates now, all if there is no name, and
 	// reports on those when that is done. An unknown name is an *UnknownError.
 	Refresh(ctx context.Context, names []string) ([]Refreshed, error)
@@ -30,7 +31,8 @@ type Service interface {
 
 // Prober answers probes and scrapes. Its methods are called from many goroutines.
 type Prober interface {
-	Report() Report
+	// Figures are the Report without links, warnings and what is leaving.
+	Figures() Report
 	// Live is why another process had better take over, nil while this one answers.
 	Live() *Error
 	// Ready is what kvfs wait would wait for, or fail with; nil if there is nothing.

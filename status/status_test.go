@@ -36,6 +36,8 @@ func (s service) Reload(context.Context) Reloaded {
 
 func (s service) Stop() { close(s.stopped) }
 
+func (s service) Figures() Report { return s.Report() }
+
 func (s service) Live() *Error { return nil }
 
 func (s service) Ready() *Error { return &Error{Kind: "starting", Fact: "not yet", Hint: "wait"} }

@@ -175,6 +175,35 @@ func BenchmarkResident(b *testing.B) {
 	}
 }
 
+// BenchmarkScrape is what a scrape of a kvfs with 10,000 certificates costs it, and what it does to its memory; beside
+// it the same for kvfs status.
+func BenchmarkScrape(b *testing.B) {
+	const certificates = 10_000
+	at := freePort(b)
+	s := crowded(b, certificates, 0, func(p *emulator.Profile) { p.Format = emulator.PEM })
+	s.configure(measured(at, func(d document) { d.secrets()["pollingIntervalInS"] = "3600" }))
+	s.loaded()
+	s.scrape(at) // what is made once is made
+	server := s.report().Processes.Server
+	memory, worked := resident(b, server), s.cpu()
+	var took []time.Duration
+	var bytes int
+	for b.Loop() {
+		began := time.Now()
+		bytes = len(s.scrape(at))
+		took = append(took, time.Since(began))
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(bytes)/1e6, "MB/scrape")
+	b.ReportMetric(1000*medianTime(took).Seconds(), "ms/scrape")
+	b.ReportMetric(1000*(s.cpu()-worked).Seconds()/float64(len(took)), "ms-CPU/scrape")
+	b.ReportMetric(float64(memory)/1e6, "MB-server-before")
+	b.ReportMetric(float64(resident(b, server))/1e6, "MB-server-after")
+	began := time.Now()
+	s.report()
+	b.ReportMetric(1000*time.Since(began).Seconds(), "ms/status")
+}
+
 // resident is a process's part of the memory that it has, shared pages divided.
 func resident(b *testing.B, pid int) int64 {
 	b.Helper()

@@ -550,7 +550,7 @@ func (d *daemon) Live() *status.Error {
 
 // Ready is what kvfs wait waits for.
 func (d *daemon) Ready() *status.Error {
-	err := unready(d.Report())
+	err := unready(d.Figures())
 	if err == nil {
 		return nil
 	}

@@ -18,10 +18,30 @@ import (
 
 // Report is the answer to `kvfs status`.
 func (d *daemon) Report() status.Report {
-	synced, served, now := d.syncer.Report(), d.fs.Stats(), d.wanted()
+	r, synced, now := d.figures()
 	d.mu.Lock()
 	unknown := d.unknown // replaced as a whole
 	d.mu.Unlock()
+	entries := entriesBySource(now)
+	for i, c := range synced.Certificates {
+		s, key := &r.Certificates[i], c.Source.Key()
+		s.Links = links(entries[key], c.State != kvsync.Partial)
+		s.Warnings = append(slices.Clone(c.Warnings), unknown[key]...)
+	}
+	r.Leaving = leaving(now)
+	return r
+}
+
+// Figures are the report without names and warnings, for scrapes: making paths and keys of
+// ten thousand certificates takes longer than everything else.
+func (d *daemon) Figures() status.Report {
+	r, _, _ := d.figures()
+	return r
+}
+
+// figures are what Report and Figures have in common, and what that was made of.
+func (d *daemon) figures() (status.Report, kvsync.Report, wanted) {
+	synced, served, now := d.syncer.Report(), d.fs.Stats(), d.wanted()
 	old, image := synced.Cache, d.image.Stats()
 	r := status.Report{
 		State: overall(synced), Version: version(), Started: d.began.UTC().Truncate(time.Second), Settings: absolute(d.origin.file), Unit: d.app.server.unit,
@@ -53,15 +73,11 @@ func (d *daemon) Report() status.Report {
 	if !d.shown.Load() {
 		r.State = status.Starting
 	}
-	entries := entriesBySource(now)
 	for _, c := range synced.Certificates {
-		s := certificateStatus(now, entries[c.Source.Key()], c)
-		s.Warnings = append(slices.Clone(s.Warnings), unknown[c.Source.Key()]...)
-		r.Certificates = append(r.Certificates, s)
+		r.Certificates = append(r.Certificates, certificateStatus(now, c))
 	}
-	r.Leaving = leaving(now)
 	r.Vaults = vaults(synced.Vaults, now.vault.Stats())
-	return r
+	return r, synced, now
 }
 
 // vaults are those of the settings, each once: of several identities at one that it does not
@@ -102,11 +118,12 @@ func entriesBySource(now wanted) map[string][]config.Certificate {
 	return all
 }
 
-func certificateStatus(now wanted, entries []config.Certificate, c kvsync.Status) status.Certificate {
+// certificateStatus is all but its links and warnings.
+func certificateStatus(now wanted, c kvsync.Status) status.Certificate {
 	s := status.Certificate{
 		URL: c.Source.Ref.String(), State: string(c.State), Version: string(c.Version), Failures: c.Failures,
 		NotBefore: status.Time(c.NotBefore), NotAfter: status.Time(c.NotAfter), LastAttempt: status.Time(c.LastAttempt), LastSuccess: status.Time(c.LastSuccess),
-		NextPoll: status.Time(c.NextTry), Identity: c.Source.Identity.String(), Links: links(entries, c.State != kvsync.Partial), Warnings: c.Warnings, LeftOut: c.LeftOut, Error: statusError(c.Err),
+		NextPoll: status.Time(c.NextTry), Identity: c.Source.Identity.String(), LeftOut: c.LeftOut, Error: statusError(c.Err),
 	}
 	if c.State == kvsync.Removed {
 		s.RemovedAt, s.NextPoll = status.Time(now.removedAt(c.Source)), nil
