@@ -279,7 +279,7 @@ func TestScrapesOutliveTheServer(t *testing.T) {
 			pid = s.another(pid)
 		}
 		s.kill(syscall.SIGTERM)
-		pid = s.another(pid)
+		s.another(pid)
 		stop()
 		work.Wait()
 		if len(failed) > 0 || scrapes < kills {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -79,6 +80,11 @@ func (a *app) watchStatus(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	client, last, at := status.NewClient(a.socket), "", terminal(a.stdout)
+	defer func() {
+		if last != "" && at != nil && !a.json { // what comes next begins below the page
+			fmt.Fprintln(at)
+		}
+	}()
 	for {
 		r, err := client.Report(ctx)
 		if ctx.Err() != nil {
