@@ -258,9 +258,9 @@ func TestScrapesOutliveTheServer(t *testing.T) {
 		s.mount()
 		ctx, stop := context.WithCancel(t.Context())
 		var work sync.WaitGroup
+		var mu sync.Mutex // of scrapes and failed
 		scrapes, failed := 0, []string(nil)
 		for _, page := range []string{"/metrics", "/healthz"} {
-			var mu sync.Mutex
 			work.Go(func() {
 				for ctx.Err() == nil {
 					code, body, err := ask(context.WithoutCancel(ctx), at, page)
