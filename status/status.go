@@ -1,14 +1,18 @@
-// Package status is what a running kvfs tells about itself: the report, and the
-// control socket through which the commands ask for it and for a poll.
+// Package status is what a running kvfs tells about itself: the report, the control
+// socket through which the commands ask for it and for a poll, and metrics and probes.
 //
-// The socket speaks HTTP, so that health checks and metrics can be added to it
-// and curl --unix-socket can read it. It is a file of mode 0600: who may connect
-// is decided by the file system, and root always may. Nothing secret passes
-// through it: no key, no token, no content of a file.
+// The socket speaks HTTP, so that curl --unix-socket can read it. It is a file of mode
+// 0600: who may connect is decided by the file system, and root always may. Nothing
+// secret passes through it: no key, no token, no content of a file.
+//
+// An [Endpoint] answers metrics and probes alone, for those who may not use the socket.
+// Metrics are made of a report when somebody asks for them, by a [Collector]: what is to
+// be told of a new subject goes into the [Report], and into a section of its own there.
 //
 // # Limitations
 //
-// One socket is one kvfs. Two on one machine need two sockets.
+// One socket is one kvfs. Two on one machine need two sockets. An Endpoint asks nobody who
+// he is.
 package status
 
 import "time"

@@ -407,12 +407,24 @@ func TestMetricsThatCannotBeHadAreRefused(t *testing.T) {
 }
 
 // As a service too, in its sandbox: at a loopback address, and at a Unix socket in its directory that others reach.
-// systemd holds both for the next server.
+// systemd holds both for the next server. That somebody else listens there keeps no certificate from anybody.
 func TestServiceAnswersMetrics(t *testing.T) {
 	s := newService(t, nil)
 	at := freePort(t)
 	s.configureService(measured(at, nil))
+	other, err := net.Listen("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.m.must("systemctl", "start", unitName)
+	if r := s.report(); r.State != "degraded" || r.Metrics.Error == nil || !strings.Contains(s.must("status"), "  hint: another program listens there") {
+		t.Errorf("%s %+v\n%s", r.State, r.Metrics, s.must("status"))
+	}
+	if _, err := os.ReadFile(s.path("site")); err != nil {
+		t.Error(err)
+	}
+	other.Close()
+	s.until("it is tried again", func() bool { return s.report().State == "ready" })
 	if code, body := s.ask(at, "/readyz"); code != http.StatusOK {
 		t.Errorf("%d %s", code, body)
 	}
@@ -427,8 +439,15 @@ func TestServiceAnswersMetrics(t *testing.T) {
 		s.another(was)
 	}
 	killed(at)
-	if n := value(t, s.scrape(at), `kvfs_server_restarts_total{cause="died"}`); n != 1 {
+	text := s.scrape(at)
+	if n := value(t, text, `kvfs_server_restarts_total{cause="died"}`); n != 1 {
 		t.Errorf("%g servers have died", n)
+	}
+	// What the sandbox shows of the process is enough for the dashboard.
+	for _, name := range []string{"process_resident_memory_bytes", "process_cpu_seconds_total"} {
+		if value(t, text, name) <= 0 {
+			t.Errorf("%s is 0", name)
+		}
 	}
 	s.m.must("systemctl", "restart", unitName)
 	if n := value(t, s.scrape(at), `kvfs_server_restarts_total{cause="parked"}`); n != 1 {

@@ -18,7 +18,7 @@ import (
 )
 
 // metricsRetry is how long after a failure it is tried again to listen for metrics.
-const metricsRetry = 10 * time.Second
+const metricsRetry = 5 * time.Second
 
 // metrics is where metrics and probes are answered, if the settings ask for that.
 type metrics struct {
