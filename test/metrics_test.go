@@ -497,6 +497,21 @@ func TestAlertsAndQueriesAreRight(t *testing.T) {
 			t.Errorf("docs/monitoring.md does not say what to do about %s", m[1])
 		}
 	}
+	scrape := fences(t, "yaml")
+	if len(scrape) != 1 || !strings.Contains(scrape[0].body, "job_name: kvfs\n") {
+		t.Fatalf("the documents have %d configurations of Prometheus", len(scrape))
+	}
+	rules, err := filepath.Abs(rulesFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(t.TempDir(), "prometheus.yml")
+	if err := os.WriteFile(config, []byte(strings.ReplaceAll(scrape[0].body, "/etc/prometheus/kvfs.rules.yml", rules)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := promtool(t, "", "check", "config", config); err != nil {
+		t.Errorf("%v: %v\n%s", scrape[0], err, said)
+	}
 	var b strings.Builder
 	b.WriteString("groups:\n  - name: dashboard\n    rules:\n")
 	for i, q := range dashboardQueries(t) {
