@@ -59,8 +59,8 @@ func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
 	if k.image, err = k.openImage(); err != nil {
 		return nil, err
 	}
-	if k.generation, err = nextGeneration(k.image); err != nil {
-		return nil, err
+	if k.generation, err = nextGeneration(k.image); err != nil { // a figure, which nothing depends on
+		log.Warn("the servers before this one are not counted", "err", err)
 	}
 	k.metrics = &metrics{log: log, client: k.client}
 	opts := fs.Options{Rootless: rootless(), Image: k.image, Keep: k.client.Keep, Load: k.loader.load, Logger: log,
