@@ -47,6 +47,8 @@ type Config struct {
 	// RemovalGrace is how long the names of an entry stay that was removed from a changed document: 0 to a week.
 	RemovalGrace time.Duration
 	Transport    Transport
+	Log          Log
+	Alerts       Alerts
 	// Ignored are the fields that have no effect on Linux, in the order of their positions. They are no problems: the vendor's own
 	// samples carry them. Log them at debug level.
 	Ignored []Note
@@ -104,6 +106,8 @@ func defaults() *Config {
 		KeepVersions:     DefaultKeepVersions,
 		OldVersionsInMiB: DefaultOldVersionsInMiB,
 		RemovalGrace:     DefaultRemovalGrace,
+		Log:              Log{FileSizeInMiB: defaultLogFileSize, Files: defaultLogFiles},
+		Alerts:           defaultAlerts(),
 	}
 }
 

@@ -40,6 +40,8 @@ func (s *settings) readOwn(n *node) {
 	if n := o.get("transport"); n != nil {
 		s.transport(n, o.join("transport"))
 	}
+	o.log(&s.config.Log)
+	o.alerts(&s.config.Alerts)
 	if n := o.get("vaultDnsSuffixes"); n != nil {
 		s.dnsSuffixes(n, o.join("vaultDnsSuffixes"))
 	}

@@ -61,6 +61,8 @@ func definitions() []definition {
 		{"persistent", "Real files", reflect.TypeFor[persistentFields](), true},
 		{"storeKvfs", "Settings of kvfs for the certificates of a store", reflect.TypeFor[storeFields](), true},
 		{"certificateKvfs", "Settings of kvfs for a certificate", reflect.TypeFor[entryOwnFields](), true},
+		{"log", "What is logged", reflect.TypeFor[logFields](), true},
+		{"alerts", "What is warned of", reflect.TypeFor[alertFields](), true},
 		{"transport", "Another way to the vaults", reflect.TypeFor[transportFields](), true},
 		{"managedIdentity", "Managed identity", reflect.TypeFor[managedIdentityFields](), true},
 		{"workloadIdentity", "Workload identity", reflect.TypeFor[workloadIdentityFields](), true},

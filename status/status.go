@@ -32,6 +32,7 @@ type Report struct {
 	Held         Held          `json:"held"`
 	Cache        Cache         `json:"cache"`
 	Image        Image         `json:"image"`
+	Logs         *Logs         `json:"logs,omitempty"`  // where the log goes besides stderr
 	Error        *Error        `json:"error,omitempty"` // of kvfs as a whole
 	// Requests of the kernel by kind, since the mount was made, and those that made
 	// the file system panic and were answered EIO: always 0, or a fault of kvfs.
@@ -174,6 +175,35 @@ type Cache struct {
 	Misses    uint64 `json:"misses"`
 	Evictions uint64 `json:"evictions"` // for want of room
 	Failures  uint64 `json:"failures"`  // to fetch one again
+}
+
+// Logs says how the log does in the places that the settings name.
+type Logs struct {
+	File      *LogFile   `json:"file,omitempty"`
+	Collector *Collector `json:"collector,omitempty"`
+}
+
+// LogFile is the file of kvfs.log.
+type LogFile struct {
+	Path    string `json:"path"`
+	Written uint64 `json:"written"` // lines, since this process has begun
+	Lost    uint64 `json:"lost"`
+	Error   *Error `json:"error,omitempty"` // of the last line
+}
+
+// Collector is that of loggingSettings. Records are counted since this process has begun.
+type Collector struct {
+	Endpoint string `json:"endpoint"`
+	Tag      string `json:"tag"`
+	Sent     uint64 `json:"sent"`
+	Dropped  uint64 `json:"dropped"`
+	Waiting  int    `json:"waiting"`
+	// Acknowledges is false where it has taken records and acknowledged none.
+	Acknowledges bool `json:"acknowledges"`
+	// Error is why records cannot be sent, nil if they can. LastError stays.
+	Error       *Error     `json:"error,omitempty"`
+	LastError   string     `json:"lastError,omitempty"`
+	LastErrorAt *time.Time `json:"lastErrorAt,omitempty"`
 }
 
 // Time is a pointer to t, nil if t is zero.

@@ -44,7 +44,7 @@ who can read.`,
 			if o.file != "" && (o.caFile != "" || o.connect != nil) {
 				return fail(exitUsage, "usage", "write it into kvfs.transport of the settings", "--ca-file and --connect go with URLs")
 			}
-			return a.mount(cmd.Context(), a.serverArgs(o, args))
+			return a.mount(cmd.Context(), o, args)
 		},
 	}
 	cmd.Flags().StringVar(&o.store, "store", "", "directory in place of "+config.DefaultStore)

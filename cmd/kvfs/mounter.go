@@ -68,6 +68,7 @@ func (a *app) pause(ctx context.Context) {
 }
 
 func (a *app) runMounter(ctx context.Context, o origin) error {
+	a.serves = true
 	client, err := keeper.Inherit()
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"os"
 	"os/user"
@@ -54,6 +55,10 @@ func (a *app) printFailure(f *failure) {
 	if f.said {
 		return
 	}
+	if a.serves {
+		a.say(func() { a.printFact(f) }, slog.LevelError, f.fact, "kind", f.kind, "hint", f.hint)
+		return
+	}
 	if a.json {
 		data := map[string]any{"error": map[string]string{"kind": f.kind, "message": f.fact, "hint": f.hint}}
 		if f.problems != nil {
@@ -62,6 +67,10 @@ func (a *app) printFailure(f *failure) {
 		_ = a.printJSON(data)
 		return
 	}
+	a.printFact(f)
+}
+
+func (a *app) printFact(f *failure) {
 	a.notef("error: %s", f.fact)
 	a.printHint(f.hint)
 }
@@ -76,8 +85,19 @@ func position(name string, p config.Problem) string {
 
 func (a *app) printProblems(name string, problems config.Problems) {
 	for _, p := range problems {
-		a.notef("%s: %s: %s", p.Severity, position(name, p), p.Fact)
-		a.printHint(p.Hint)
+		a.printProblem(name, p)
+	}
+}
+
+func (a *app) printProblem(name string, p config.Problem) {
+	a.notef("%s: %s: %s", p.Severity, position(name, p), p.Fact)
+	a.printHint(p.Hint)
+}
+
+// sayProblems is printProblems for a process that logs.
+func (a *app) sayProblems(name string, problems config.Problems) {
+	for _, p := range problems {
+		a.say(func() { a.printProblem(name, p) }, levelOf(p), "settings", "at", position(name, p), "fact", p.Fact, "hint", p.Hint)
 	}
 }
 
@@ -106,22 +126,26 @@ func (a *app) printReloaded(r status.Reloaded) {
 	}
 }
 
-// printServing tells what a mount that is ready serves.
-func (a *app) printServing(cfg *config.Config, r kvsync.Report) {
+// sayServing tells what a mount that is ready serves.
+func (a *app) sayServing(cfg *config.Config, r kvsync.Report) {
 	good := 0
 	for _, c := range r.Certificates {
 		if c.Version != "" {
 			good++
 		}
 	}
-	a.notef("serving %d of %d certificates at %s, polling every %s", good, len(r.Certificates), strings.Join(storesOf(cfg.Certificates), ", "), cfg.PollingInterval)
-	for _, c := range r.Certificates {
-		if c.Err != nil {
-			f := kvsync.Explain(c.Err)
-			a.notef("warning: %s: %s", c.Source.Ref, f.Fact)
-			a.printHint(f.Hint)
+	stores := strings.Join(storesOf(cfg.Certificates), ", ")
+	words := func() {
+		a.notef("serving %d of %d certificates at %s, polling every %s", good, len(r.Certificates), stores, cfg.PollingInterval)
+		for _, c := range r.Certificates { // which the log has had already
+			if c.Err != nil {
+				f := kvsync.Explain(c.Err)
+				a.notef("warning: %s: %s", c.Source.Ref, f.Fact)
+				a.printHint(f.Hint)
+			}
 		}
 	}
+	a.say(words, slog.LevelInfo, "serving", "good", good, "certificates", len(r.Certificates), "at", stores, "interval", cfg.PollingInterval)
 }
 
 // printVaults says what each vault was asked, and which ones do not answer.
@@ -160,6 +184,7 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 			a.printf("  error: %s\n  hint: %s\n", dir.Error.Fact, dir.Error.Hint)
 		}
 	}
+	a.printLogs(r.Logs)
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nCERTIFICATE\tSTATE\tVERSION\tEXPIRES\tLAST SUCCESS\tNEXT POLL")
 	for _, c := range r.Certificates {
@@ -182,6 +207,21 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 		a.printf("\n%s\n  not in the settings any more; these names go %s:\n    %s\n", l.URL, until(&l.At, now), strings.Join(l.Links, "\n    "))
 	}
 	return nil
+}
+
+// printLogs says what is wrong with the ways of the log, if anything is.
+func (a *app) printLogs(l *status.Logs) {
+	if l == nil {
+		return
+	}
+	if f := l.File; f != nil && f.Error != nil {
+		a.printf("  warning: log: %s; %d %s lost\n  hint: %s\n", f.Error.Fact, f.Lost, plural(int(f.Lost), "line is", "lines are"), f.Error.Hint)
+	}
+	if c := l.Collector; c != nil && c.Error != nil {
+		a.printf("  warning: log: %s; %d sent, %d waiting, %d dropped\n  hint: %s\n", c.Error.Fact, c.Sent, c.Waiting, c.Dropped, c.Error.Hint)
+	} else if c != nil && c.Dropped > 0 {
+		a.printf("  warning: log: %d records were dropped before the collector at %s took them; %d sent\n", c.Dropped, c.Endpoint, c.Sent)
+	}
 }
 
 func (a *app) printState(r status.Report, now time.Time) {

@@ -210,8 +210,10 @@ func (d *daemon) set(w wanted) {
 		d.log.Error("a successor would go by the former settings", "err", err)
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.now = w
+	d.mu.Unlock()
+	d.app.log().Configure(d.app.serverLog(w.cfg))
+	d.hear()
 }
 
 // expire takes away what was removed long enough ago.

@@ -38,6 +38,7 @@ func (d *daemon) Report() status.Report {
 	if err := d.trouble(r.Mounts, synced.Publish); err != nil {
 		r.State, r.Error = status.Degraded, err
 	}
+	r.Logs = logsStatus(d.app.log().Stats())
 	r.Directories = d.disks.report()
 	for _, dir := range r.Directories {
 		if dir.Error != nil {
@@ -51,6 +52,9 @@ func (d *daemon) Report() status.Report {
 	for _, c := range synced.Certificates {
 		s := certificateStatus(now, entries[c.Source.Key()], c)
 		s.Warnings = append(slices.Clone(s.Warnings), unknown[c.Source.Key()]...)
+		if c.State != kvsync.Removed {
+			s.Warnings = append(s.Warnings, rules(now).Warnings(time.Now(), d.watchedOne(c))...)
+		}
 		r.Certificates = append(r.Certificates, s)
 	}
 	r.Leaving = leaving(now)
