@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	iofs "io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -81,6 +82,9 @@ func sources(t *testing.T) (files []file) {
 		}
 		if d.IsDir() && path != ".." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata") {
 			return filepath.SkipDir
+		}
+		if _, err := os.Stat(filepath.Join(path, "go.mod")); d.IsDir() && path != ".." && err == nil {
+			return filepath.SkipDir // another module
 		}
 		if !strings.HasSuffix(path, ".go") {
 			return nil

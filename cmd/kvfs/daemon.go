@@ -89,6 +89,9 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	if err := now.checkPersistent(a.server.unit); err != nil {
 		return nil, err
 	}
+	if err := checkLogFile(now, k.fs.Mounts()); err != nil {
+		return nil, err
+	}
 	switch err := d.prepareComing(now); {
 	case err != nil && k.serving != nil: // as for its predecessor; it is tried again
 		d.log.Error("a store cannot be shown", "err", err)

@@ -5,11 +5,13 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"kvfs/config"
+	"kvfs/fs"
 	"kvfs/logs"
 	"kvfs/status"
 )
@@ -96,6 +98,21 @@ func (a *app) serverLog(cfg *config.Config) logs.Settings {
 		s.Target = logs.Target{Network: network, Address: address, Tag: cfg.Logging.ServiceName}
 	}
 	return s
+}
+
+// checkLogFile refuses a log file in a store: each line would be a question to this process itself.
+func checkLogFile(w wanted, served []string) error {
+	file := w.cfg.Log.File
+	if file == "" {
+		return nil
+	}
+	at := filepath.Join(fs.ResolveOutside(filepath.Dir(file), served), filepath.Base(file))
+	for _, store := range union(storesOf(w.certificates()), served) {
+		if strings.HasPrefix(at, store+"/") || at == store {
+			return fail(exitSettings, "settings", "write it to another directory", "kvfs.log.file: %s lies in the store %s", file, store)
+		}
+	}
+	return nil
 }
 
 // logOf is how the settings want to be logged, for a process that needs nothing else of them. What is wrong with them is for

@@ -135,7 +135,7 @@ func (a *app) runServer(ctx context.Context, o origin, ready func()) error {
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, syscall.SIGTERM, os.Interrupt) // before anything that takes time
 	hardenProcess(a.logger())
-	k, err := inherit(a.logger(), a.server)
+	k, err := inherit(a)
 	if err != nil {
 		return err
 	}
