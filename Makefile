@@ -10,7 +10,7 @@ BENCHTIME ?= 1s
 FUZZTIME  ?= 30s
 TESTFLAGS ?=
 
-.PHONY: build demo test bench soak fleet lint vulncheck fuzz deps clean
+.PHONY: build demo test collectors bench soak fleet lint vulncheck fuzz deps clean
 
 build:
 	$(GO) build -trimpath -ldflags "-X main.release=$(VERSION)" -o $(BIN) ./cmd/kvfs
@@ -24,6 +24,11 @@ deps:
 
 test: deps
 	$(GO) test -race -timeout 15m $(TESTFLAGS) ./...
+
+# The forward protocol against a receiver in production use, a module of its own: a minute to build, so not in make test.
+collectors:
+	cd test/forward && $(GO) build -o ../../bin/collector .
+	KVFS_COLLECTOR=$(CURDIR)/bin/collector $(GO) test -count=1 -run '^TestRealCollector$$' -v ./logs
 
 # Ratios against tmpfs, ext4 and an uncached FUSE tree in the same run, then the
 # same in the form that benchstat reads.
