@@ -34,7 +34,17 @@ type Certificate struct {
 	Version string // that is served, "" for none
 	// NotBefore and NotAfter of that version.
 	NotBefore, NotAfter time.Time
-	LastRead            time.Time // or since when it was tried, if it never could be
+	LastRead            time.Time // as far as this process knows; zero: never
+	// Since is when this process has begun to read it: of what one before it has read last, it may not know all.
+	Since time.Time
+}
+
+// quiet is since when nothing was read.
+func (c Certificate) quiet() time.Time {
+	if c.LastRead.After(c.Since) {
+		return c.LastRead
+	}
+	return c.Since
 }
 
 // Said is what was said of certificates, by their keys.
@@ -45,7 +55,7 @@ type Saying struct {
 	Version string `json:"version,omitempty"`
 	// Left is the least threshold that was warned of for that version, -1 for none.
 	Left time.Duration `json:"left"`
-	// Stale is when it had been read last, when it was said that nothing can be read.
+	// Stale is since when nothing had been read, when that was said.
 	Stale time.Time `json:"stale,omitzero"`
 }
 
@@ -132,13 +142,13 @@ func (r Rules) thresholds(c Certificate) []time.Duration {
 // stale tells once of each time for which nothing could be read. It is looked at again after as long a time: whether it
 // goes on shows nowhere else.
 func (r Rules) stale(now time.Time, c Certificate, s *Saying, soonest func(time.Time)) *Notice {
-	if !s.Stale.Equal(c.LastRead) {
+	if c.LastRead.After(s.Stale) {
 		s.Stale = time.Time{}
 	}
-	if r.Stale <= 0 || c.LastRead.IsZero() {
+	if r.Stale <= 0 {
 		return nil
 	}
-	if at := c.LastRead.Add(r.Stale); at.After(now) {
+	if at := c.quiet().Add(r.Stale); at.After(now) {
 		soonest(at)
 		return nil
 	}
@@ -146,8 +156,8 @@ func (r Rules) stale(now time.Time, c Certificate, s *Saying, soonest func(time.
 	if !s.Stale.IsZero() {
 		return nil
 	}
-	s.Stale = c.LastRead
-	return &Notice{Stale, c, now.Sub(c.LastRead)}
+	s.Stale = c.quiet()
+	return &Notice{Stale, c, now.Sub(c.quiet())}
 }
 
 // Warnings are what there is to warn of now, in words, whether it was said or not. That a certificate has expired is not
@@ -157,8 +167,8 @@ func (r Rules) Warnings(now time.Time, c Certificate) (warnings []string) {
 	if t := r.thresholds(c); c.Version != "" && len(t) > 0 && left > 0 && left <= slices.Max(t) {
 		warnings = append(warnings, fmt.Sprintf("it expires in %s, and no newer version has come", Span(left)))
 	}
-	if since := now.Sub(c.LastRead); r.Stale > 0 && !c.LastRead.IsZero() && since >= r.Stale {
-		warnings = append(warnings, fmt.Sprintf("nothing was read of it for %s", Span(since)))
+	if quiet := now.Sub(c.quiet()); r.Stale > 0 && quiet >= r.Stale {
+		warnings = append(warnings, fmt.Sprintf("nothing was read of it for %s", Span(quiet)))
 	}
 	return warnings
 }

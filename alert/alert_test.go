@@ -14,7 +14,7 @@ var (
 )
 
 func certificate(life time.Duration) Certificate {
-	return Certificate{Key: "k", URL: "https://contoso-web.vault.azure.net/secrets/www", Version: "1", NotBefore: start, NotAfter: start.Add(life)}
+	return Certificate{Since: start, Key: "k", URL: "https://contoso-web.vault.azure.net/secrets/www", Version: "1", NotBefore: start, NotAfter: start.Add(life)}
 }
 
 // live asks whenever it is told to, until the end, and returns what was said, by hours since the start.
@@ -71,6 +71,7 @@ func TestRenewalEndsTheWarningsAndBeginsAnew(t *testing.T) {
 }
 
 func TestOneNoticeForThresholdsThatHavePassedTogether(t *testing.T) {
+	rules := Rules{Expiry: rules.Expiry}
 	c := certificate(90 * day)
 	now := c.NotAfter.Add(-5 * day)
 	notices, said, next := rules.Check(now, []Certificate{c}, nil)
@@ -83,6 +84,7 @@ func TestOneNoticeForThresholdsThatHavePassedTogether(t *testing.T) {
 }
 
 func TestShortLivesAreNotWarnedOfFromTheirFirstDay(t *testing.T) {
+	rules := Rules{Expiry: rules.Expiry}
 	c := certificate(7 * day)
 	notices, _, next := rules.Check(start.Add(time.Hour), []Certificate{c}, nil)
 	if notices != nil || !next.Equal(c.NotAfter.Add(-day)) {
@@ -122,9 +124,28 @@ func TestStalenessIsSaidOnceForEachTime(t *testing.T) {
 	}
 }
 
+// A server that takes over may know of fewer reads than there were: it waits as long as the first one did before it says that
+// there are none, and does not say again what was said.
+func TestSuccessorNeitherErrsNorRepeats(t *testing.T) {
+	c := certificate(365 * day)
+	c.LastRead, c.Since = start, start.Add(day) // as its predecessor has left it, which has read since
+	now := c.Since.Add(time.Minute)
+	if notices, _, next := rules.Check(now, []Certificate{c}, nil); notices != nil || !next.Equal(c.Since.Add(rules.Stale)) {
+		t.Errorf("%+v, next at %v", notices, next)
+	}
+	said := Said{"k": {Version: "1", Left: -1, Stale: start.Add(20 * time.Hour)}}
+	if notices, said, _ := rules.Check(c.Since.Add(rules.Stale), []Certificate{c}, said); notices != nil || said["k"].Stale.IsZero() {
+		t.Errorf("%+v, %+v", notices, said)
+	}
+	c.LastRead = c.Since.Add(time.Hour)
+	if _, said, _ := rules.Check(c.LastRead, []Certificate{c}, said); len(said) != 0 {
+		t.Errorf("after it was read: %+v", said)
+	}
+}
+
 func TestNothingIsSaidOfWhatIsNotServed(t *testing.T) {
-	c := Certificate{Key: "k"}
-	if notices, said, next := rules.Check(start, []Certificate{c}, nil); notices != nil || len(said) != 0 || !next.IsZero() {
+	c := Certificate{Key: "k", Since: start}
+	if notices, said, next := (Rules{Expiry: rules.Expiry}).Check(start, []Certificate{c}, nil); notices != nil || len(said) != 0 || !next.IsZero() {
 		t.Errorf("%+v %+v %v", notices, said, next)
 	}
 }

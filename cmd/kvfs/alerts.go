@@ -80,11 +80,8 @@ func (d *daemon) watched(w wanted, r kvsync.Report) (all []alert.Certificate) {
 }
 
 func (d *daemon) watchedOne(c kvsync.Status) alert.Certificate {
-	a := alert.Certificate{Key: c.Source.Key(), URL: c.Source.Ref.String(), Version: string(c.Version), NotBefore: c.NotBefore, NotAfter: c.NotAfter, LastRead: c.LastSuccess}
-	if a.LastRead.IsZero() {
-		a.LastRead = d.began
-	}
-	return a
+	return alert.Certificate{Key: c.Source.Key(), URL: c.Source.Ref.String(), Version: string(c.Version), NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+		LastRead: c.LastSuccess, Since: d.began}
 }
 
 func (d *daemon) sayAlert(n alert.Notice) {
