@@ -7,8 +7,8 @@
 //
 // # Limitations
 //
-// A threshold that is more than half of a certificate's life does not count: certificates that live for a week would be warned
-// of from their first day.
+// Thresholds are the same for all: a certificate that lives for a week is warned of from its first day where one of them is a
+// week or more, once for each version.
 package alert
 
 import (
@@ -29,12 +29,11 @@ type Rules struct {
 
 // Certificate is what is known of one.
 type Certificate struct {
-	Key     string // tells it from all others
-	URL     string
-	Version string // that is served, "" for none
-	// NotBefore and NotAfter of that version.
-	NotBefore, NotAfter time.Time
-	LastRead            time.Time // as far as this process knows; zero: never
+	Key      string // tells it from all others
+	URL      string
+	Version  string    // that is served, "" for none
+	NotAfter time.Time // of that version
+	LastRead time.Time // as far as this process knows; zero: never
 	// Since is when this process has begun to read it: of what one before it has read last, it may not know all.
 	Since time.Time
 }
@@ -115,7 +114,7 @@ func (r Rules) expiry(now time.Time, c Certificate, s *Saying, soonest func(time
 		return nil
 	}
 	passed := time.Duration(-1)
-	for _, left := range append(r.thresholds(c), 0) {
+	for _, left := range append(slices.Clone(r.Expiry), 0) {
 		at := c.NotAfter.Add(-left)
 		if at.After(now) {
 			soonest(at)
@@ -131,12 +130,6 @@ func (r Rules) expiry(now time.Time, c Certificate, s *Saying, soonest func(time
 		return &Notice{Expired, c, now.Sub(c.NotAfter)}
 	}
 	return &Notice{Expires, c, c.NotAfter.Sub(now)}
-}
-
-// thresholds that count for a certificate.
-func (r Rules) thresholds(c Certificate) []time.Duration {
-	life := c.NotAfter.Sub(c.NotBefore)
-	return slices.DeleteFunc(slices.Clone(r.Expiry), func(left time.Duration) bool { return left > life/2 })
 }
 
 // stale tells once of each time for which nothing could be read. It is looked at again after as long a time: whether it
@@ -164,7 +157,7 @@ func (r Rules) stale(now time.Time, c Certificate, s *Saying, soonest func(time.
 // among them.
 func (r Rules) Warnings(now time.Time, c Certificate) (warnings []string) {
 	left := c.NotAfter.Sub(now)
-	if t := r.thresholds(c); c.Version != "" && len(t) > 0 && left > 0 && left <= slices.Max(t) {
+	if c.Version != "" && len(r.Expiry) > 0 && left > 0 && left <= slices.Max(r.Expiry) {
 		warnings = append(warnings, fmt.Sprintf("it expires in %s, and no newer version has come", Span(left)))
 	}
 	if quiet := now.Sub(c.quiet()); r.Stale > 0 && quiet >= r.Stale {

@@ -14,7 +14,7 @@ var (
 )
 
 func certificate(life time.Duration) Certificate {
-	return Certificate{Since: start, Key: "k", URL: "https://contoso-web.vault.azure.net/secrets/www", Version: "1", NotBefore: start, NotAfter: start.Add(life)}
+	return Certificate{Since: start, Key: "k", URL: "https://contoso-web.vault.azure.net/secrets/www", Version: "1", NotAfter: start.Add(life)}
 }
 
 // live asks whenever it is told to, until the end, and returns what was said, by hours since the start.
@@ -60,7 +60,7 @@ func TestRenewalEndsTheWarningsAndBeginsAnew(t *testing.T) {
 	got := live(t, rules, start.Add(145*day), func(now time.Time) []Certificate {
 		c := certificate(90 * day)
 		if !now.Before(renewed) {
-			c.Version, c.NotBefore, c.NotAfter = "2", renewed, renewed.Add(90*day)
+			c.Version, c.NotAfter = "2", renewed.Add(90*day)
 		}
 		return []Certificate{c}
 	})
@@ -83,12 +83,18 @@ func TestOneNoticeForThresholdsThatHavePassedTogether(t *testing.T) {
 	}
 }
 
-func TestShortLivesAreNotWarnedOfFromTheirFirstDay(t *testing.T) {
+func TestShortLivesAreWarnedOfOnceForEachVersion(t *testing.T) {
 	rules := Rules{Expiry: rules.Expiry}
-	c := certificate(7 * day)
-	notices, _, next := rules.Check(start.Add(time.Hour), []Certificate{c}, nil)
-	if notices != nil || !next.Equal(c.NotAfter.Add(-day)) {
-		t.Errorf("%+v %v", notices, next)
+	got := live(t, rules, start.Add(20*day), func(now time.Time) []Certificate {
+		c := certificate(5 * day)
+		for n := 2; !now.Before(c.NotAfter.Add(-day)); n++ { // renewed a day before its end
+			c.Version, c.NotAfter = fmt.Sprint(n), c.NotAfter.Add(4*day)
+		}
+		return []Certificate{c}
+	})
+	want := []string{"0h 1 expires", "96h 2 expires", "192h 3 expires", "288h 4 expires", "384h 5 expires", "480h 6 expires"}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("said %v, want %v", got, want)
 	}
 }
 

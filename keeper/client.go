@@ -91,7 +91,8 @@ func Inherit() (*Client, error) {
 	return c, nil
 }
 
-// FormerEnd says in words how the server before this one has ended; "" if there was none, or nobody knows.
+// FormerEnd says in words how the server before this one has ended; "" if there was none, it has parked, or nobody
+// knows.
 func (c *Client) FormerEnd() string { return c.former }
 
 // mark is what the keeper with the given process id puts into the environment of

@@ -369,7 +369,7 @@ func (k *Keeper) start() *result {
 	if k.o.Watchdog > 0 {
 		env = append(env, watchdogUsec+"="+strconv.FormatInt(k.o.Watchdog.Microseconds(), 10))
 	}
-	if k.last.fact != "" {
+	if k.last.fact != "" && k.last.code != Again {
 		env = append(env, formerEnd+"="+k.last.fact)
 	}
 	command, fallback := k.o.Command, false

@@ -67,7 +67,7 @@ type Status struct {
 	Source                            Source
 	State                             State
 	Version                           certs.Version // that the links lead to
-	NotBefore, NotAfter               time.Time     // of that version
+	NotAfter                          time.Time
 	LastAttempt, LastSuccess, NextTry time.Time
 	Failures                          int // since the last success
 	Err                               error
@@ -91,7 +91,7 @@ func (s *Syncer) Report() Report {
 		st.Warnings, st.LeftOut = append(st.Warnings, more...), len(c.leftOut())
 		for _, v := range c.versions {
 			if v.ID == c.shown {
-				st.NotBefore, st.NotAfter = v.NotBefore, v.NotAfter
+				st.NotAfter = v.NotAfter
 			}
 			if v.Resident() {
 				r.Versions++

@@ -399,9 +399,15 @@ func TestJournalHasFields(t *testing.T) {
 // What has expired and what cannot be read is said once, also when the server dies, and in kvfs status as long as it lasts.
 func TestExpiryAndStalenessAreSaidOnce(t *testing.T) {
 	needRoot(t)
-	s := newSite(t, emulator.Profile{Name: "old", Validity: -time.Hour}, emulator.Profile{Name: "later"})
+	s := newSite(t, emulator.Profile{Name: "old", Validity: -time.Hour}, emulator.Profile{Name: "soon", Validity: 5*24*time.Hour + time.Hour}, emulator.Profile{Name: "later"})
 	s.mount()
 	s.await("a certificate has expired")
+	const soon = "a certificate expires soon, and no newer version has come\" url=https://contoso-web.vault.azure.net/secrets/soon "
+	s.await(soon)
+	s.await(`in="5 days"`)
+	if w := fmt.Sprint(s.certificate("soon").Warnings, s.certificate("later").Warnings); w != "[it expires in 5 days, and no newer version has come] []" {
+		t.Error(w)
+	}
 	s.vault.SetFault(emulator.Fault{Name: "later", Kind: emulator.Unavailable})
 	stale := regexp.MustCompile(`nothing could be read of a certificate for long" url=\S+/secrets/later`)
 	s.until("it is said", func() bool { return stale.MatchString(s.log.String()) })
@@ -424,6 +430,9 @@ func TestExpiryAndStalenessAreSaidOnce(t *testing.T) {
 	s.await("a certificate has expired\" url=https://contoso-web.vault.azure.net/secrets/older")
 	if n := len(stale.FindAllString(s.log.String(), -1)); n != 1 {
 		t.Errorf("said %d times that it is stale", n)
+	}
+	if n := strings.Count(s.log.String(), soon); n != 1 {
+		t.Errorf("said %d times that it expires", n)
 	}
 	if n := strings.Count(s.log.String(), "a certificate has expired\" url=https://contoso-web.vault.azure.net/secrets/old "); n != 1 {
 		t.Errorf("said %d times that it has expired", n)

@@ -80,7 +80,7 @@ func (d *daemon) watched(w wanted, r kvsync.Report) (all []alert.Certificate) {
 }
 
 func (d *daemon) watchedOne(c kvsync.Status) alert.Certificate {
-	return alert.Certificate{Key: c.Source.Key(), URL: c.Source.Ref.String(), Version: string(c.Version), NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+	return alert.Certificate{Key: c.Source.Key(), URL: c.Source.Ref.String(), Version: string(c.Version), NotAfter: c.NotAfter,
 		LastRead: c.LastSuccess, Since: d.began}
 }
 
