@@ -34,8 +34,11 @@ func live(t *testing.T, r Rules, end time.Time, at func(time.Time) []Certificate
 		}
 		// What is kept is what a successor reads.
 		text, err := json.Marshal(after)
+		if err != nil {
+			t.Fatal(err)
+		}
 		state = nil
-		if err = json.Unmarshal(text, &state); err != nil {
+		if err := json.Unmarshal(text, &state); err != nil {
 			t.Fatal(err)
 		}
 		now = next

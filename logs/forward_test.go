@@ -175,6 +175,29 @@ func TestIdleConnectionThatWasClosedLosesNothing(t *testing.T) {
 	wantNumbered(t, distinct(c.events), 0, 5)
 }
 
+// Nor does it where no acknowledgement would tell: what is written to a connection that the other side has closed is gone.
+func TestIdleConnectionThatWasClosedLosesNothingWithoutAcknowledgements(t *testing.T) {
+	closed := make(chan struct{}, 10)
+	c := collect(t, "tcp", "127.0.0.1:0", func(c *collector, n int, conn net.Conn) {
+		if n <= maxSilences {
+			silent(c, n, conn)
+			return
+		}
+		_, _ = c.receive(bufio.NewReader(conn))
+		conn.Close()
+		closed <- struct{}{}
+	})
+	l, stderr, _ := testLogs(t, Bounds{Timeout: 50 * time.Millisecond}, c.target)
+	numbered(l, 0, 1)
+	stderr.await(t, "acknowledges nothing")
+	for i := 1; i < 6; i++ {
+		<-closed
+		numbered(l, i, i+1)
+		c.awaitMessage(fmt.Sprint("record ", i))
+	}
+	wantNumbered(t, distinct(c.events), 0, 6)
+}
+
 func TestSameChunkIsSentAgainUntilItIsAcknowledged(t *testing.T) {
 	c := collect(t, "tcp", "127.0.0.1:0", func(c *collector, n int, conn net.Conn) {
 		if n > 2 {
@@ -275,7 +298,7 @@ func TestWrongAnswersCloseTheConnection(t *testing.T) {
 					_, _ = conn.Write(ack(chunk))
 				}
 			})
-			l, stderr, _ := testLogs(t, Bounds{}, c.target)
+			l, stderr, _ := testLogs(t, Bounds{Timeout: time.Hour}, c.target) // nothing is to be waited for
 			numbered(l, 0, 3)
 			wantNumbered(t, distinct(c.await("record 2", has("record 2"))), 0, 3)
 			stderr.await(t, "takes records again")
