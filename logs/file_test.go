@@ -101,9 +101,15 @@ func TestFileThatIsMovedAwayIsMadeAnew(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(path, []byte("made by logrotate\n"), 0o640); err != nil {
+		t.Fatal(err)
+	}
 	numbered(l, 2, 3)
 	if a, b := read(t, path+".old"), read(t, path); !strings.Contains(a, "record 0") || strings.Contains(a, "record 1") || !strings.Contains(b, "record 2") || strings.Contains(b, "record 1") {
 		t.Errorf("%q\n%q", a, b)
+	}
+	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o640 {
+		t.Errorf("%v %v", fi.Mode(), err)
 	}
 }
 
