@@ -107,6 +107,7 @@ the server, or below the one that a server sends over the socket on standard inp
 		Hidden: true,
 		Args:   takes(0, 0, nothing),
 		RunE: func(*cobra.Command, []string) error {
+			a.serves = server != "" // otherwise the server reads what it says, and logs that
 			dir, err := publisherDirectory(server)
 			if err != nil {
 				return err

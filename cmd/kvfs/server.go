@@ -31,7 +31,7 @@ func newKeeper(a *app, args []string, log *os.File, ready func()) (*keeper.Keepe
 	const self = "/proc/self/exe" // as it was started, whatever lies at its path by now
 	hardenProcess(a.logger())     // who could look into this process could take what it keeps
 	return keeper.New(keeper.Options{Command: append([]string{exe}, args...), Fallback: append([]string{self}, args...),
-		LastGasp: []string{self, "lastgasp"}, Watchdog: watchdog, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: log,
+		LastGasp: append([]string{self, "lastgasp"}, a.logArgs()...), Watchdog: watchdog, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: log,
 		Logger: a.logger(), Ready: ready})
 }
 
@@ -257,6 +257,7 @@ func (a *app) lastGaspCommand() *cobra.Command {
 		Hidden: true,
 		Args:   takes(0, 0, nothing),
 		RunE: func(*cobra.Command, []string) error {
+			a.serves = true
 			client, err := keeper.Inherit()
 			if err != nil {
 				return err
