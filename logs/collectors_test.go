@@ -6,25 +6,27 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// realCollector is the receiver of the OpenTelemetry collector, a program of its own (test/forward), which acknowledges what
-// its consumer has taken. make collectors builds it.
+// realCollector is a program that receives and that we have not written (test/forward): the receiver of the OpenTelemetry
+// collector, which acknowledges what its consumer has taken, or FluentServer, which acknowledges before that.
 type realCollector struct {
 	t       *testing.T
+	command []string
 	address string
 	cmd     *exec.Cmd
 	records chan map[string]any
 	ended   chan struct{}
 }
 
-func startCollector(t *testing.T, address string) *realCollector {
+func startCollector(t *testing.T, command []string, address string) *realCollector {
 	t.Helper()
-	c := &realCollector{t: t, address: address, records: make(chan map[string]any, 100_000)}
+	c := &realCollector{t: t, command: command, address: address, records: make(chan map[string]any, 100_000)}
 	c.start()
 	t.Cleanup(func() { c.kill(syscall.SIGKILL) })
 	return c
@@ -32,7 +34,7 @@ func startCollector(t *testing.T, address string) *realCollector {
 
 func (c *realCollector) start() {
 	c.t.Helper()
-	c.cmd = exec.Command(os.Getenv("KVFS_COLLECTOR"), c.address)
+	c.cmd = exec.Command(c.command[0], slices.Concat(c.command[1:], []string{c.address})...)
 	out, err := c.cmd.StdoutPipe()
 	if err != nil {
 		c.t.Fatal(err)
@@ -88,11 +90,21 @@ func (c *realCollector) want(from, to int) (last map[string]any) {
 	return last
 }
 
-// What is sent is understood by an implementation that we have not written, whatever happens to it.
-func TestRealCollector(t *testing.T) {
-	if os.Getenv("KVFS_COLLECTOR") == "" {
-		t.Skip("KVFS_COLLECTOR names no collector; see make collectors")
+// What is sent is understood by others, whatever happens to them.
+func TestRealCollectors(t *testing.T) {
+	for _, name := range []string{"KVFS_COLLECTOR", "KVFS_FLUENT_SERVER"} {
+		t.Run(name, func(t *testing.T) {
+			command := strings.Fields(os.Getenv(name))
+			if len(command) == 0 {
+				t.Skip(name, "names no collector; see make collectors")
+			}
+			testCollector(t, command, name == "KVFS_FLUENT_SERVER")
+		})
 	}
+}
+
+// testCollector tests with one that acknowledges early, or only what it has printed.
+func testCollector(t *testing.T, command []string, early bool) {
 	free := collect(t, "tcp", "127.0.0.1:0", acknowledging)
 	free.stop()
 	for _, at := range []Target{{Network: "tcp", Address: free.target.Address, Tag: "kvfs.test"}, {Network: "unix", Address: socketPath(t), Tag: "kvfs.test"}} {
@@ -104,7 +116,7 @@ func TestRealCollector(t *testing.T) {
 			l, stderr, stop := testLogs(t, Bounds{Timeout: 500 * time.Millisecond}, at)
 			numbered(l, 0, 10)
 			stderr.await(t, "records cannot be sent")
-			c := startCollector(t, address) // later than kvfs
+			c := startCollector(t, command, address) // later than kvfs
 			c.want(0, 10)
 
 			const odd = "\"quoted\"\nü 😀 \xff"
@@ -125,14 +137,18 @@ func TestRealCollector(t *testing.T) {
 
 			for i := range 5 { // killed in the middle of what is sent
 				numbered(l, 11+100*i, 61+100*i)
-				c.want(11+100*i, 31+100*i)
+				printed := 31 + 100*i
+				if early { // what it has not printed is lost with it
+					printed = 61 + 100*i
+				}
+				c.want(11+100*i, printed)
 				c.kill(syscall.SIGKILL)
 				if at.Network == "unix" {
 					_ = os.Remove(at.Address)
 				}
 				numbered(l, 61+100*i, 111+100*i)
 				c.start()
-				c.want(31+100*i, 111+100*i)
+				c.want(printed, 111+100*i)
 			}
 
 			_ = c.cmd.Process.Signal(syscall.SIGSTOP) // it accepts, and reads and says nothing
