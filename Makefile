@@ -10,7 +10,7 @@ BENCHTIME ?= 1s
 FUZZTIME  ?= 30s
 TESTFLAGS ?=
 
-.PHONY: build demo test bench soak fleet dashboard lint vulncheck fuzz deps clean
+.PHONY: build demo test collectors bench soak fleet dashboard lint vulncheck fuzz deps clean
 
 build:
 	$(GO) build -trimpath -ldflags "-X main.release=$(VERSION)" -o $(BIN) ./cmd/kvfs
@@ -24,6 +24,13 @@ deps:
 
 test: deps
 	$(GO) test -race -timeout 15m $(TESTFLAGS) ./...
+
+# The forward protocol against two receivers that we have not written, each a module of its own. The first takes a minute
+# to build, the second needs node and npm: so this is not in make test.
+collectors:
+	cd test/forward && $(GO) build -o ../../bin/collector . && npm ci --no-audit --no-fund
+	KVFS_COLLECTOR=$(CURDIR)/bin/collector KVFS_FLUENT_SERVER="node $(CURDIR)/test/forward/fluent.js" \
+		$(GO) test -count=1 -run '^TestRealCollectors$$' -v ./logs
 
 # Ratios against tmpfs, ext4 and an uncached FUSE tree in the same run, then the
 # same in the form that benchstat reads.

@@ -48,6 +48,8 @@ type Config struct {
 	RemovalGrace time.Duration
 	Transport    Transport
 	Metrics      Metrics
+	Log          Log
+	Alerts       Alerts
 	// Ignored are the fields that have no effect on Linux, in the order of their positions. They are no problems: the vendor's own
 	// samples carry them. Log them at debug level.
 	Ignored []Note
@@ -105,6 +107,8 @@ func defaults() *Config {
 		KeepVersions:     DefaultKeepVersions,
 		OldVersionsInMiB: DefaultOldVersionsInMiB,
 		RemovalGrace:     DefaultRemovalGrace,
+		Log:              Log{FileSizeInMiB: defaultLogFileSize, Files: defaultLogFiles},
+		Alerts:           defaultAlerts(),
 	}
 }
 

@@ -105,6 +105,8 @@ type ownFields struct {
 	Identity           identityChoice  `json:"identity,omitempty" jsonschema:"Who asks the vaults, in place of authenticationSettings."`
 	Transport          transportFields `json:"transport,omitempty" jsonschema:"Another way to the vaults: private links, proxies, tests."`
 	Metrics            metricsChoice   `json:"metrics,omitempty" jsonschema:"Where metrics and probes are answered over HTTP: a loopback address with its port, or the absolute path of a Unix socket. Nowhere if left out."`
+	Log                logFields       `json:"log,omitempty" jsonschema:"What is logged, in which form, and to which file."`
+	Alerts             alertFields     `json:"alerts,omitempty" jsonschema:"What is warned of in the log and in kvfs status."`
 	VaultDNSSuffixes   suffixList      `json:"vaultDnsSuffixes,omitempty" jsonschema:"Domains of vaults besides those of the public clouds."`
 	MinPollingInterval floorSeconds    `json:"minPollingIntervalInS,omitempty" jsonschema:"Lowers the floor of pollingIntervalInS, for tests."`
 }
@@ -150,6 +152,21 @@ type entryOwnFields struct {
 	viewFields
 	guardFields
 	Identity identityChoice `json:"identity,omitempty" jsonschema:"Who asks the vault for this certificate."`
+}
+
+// logFields are kvfs.log.
+type logFields struct {
+	Level  logLevel   `json:"level,omitempty" jsonschema:"What is logged: info if left out here and on the command line."`
+	Format logFormat  `json:"format,omitempty" jsonschema:"Of standard error and of the file: auto is fields for the journal where standard error is the journal, and text otherwise."`
+	File   logFile    `json:"file,omitempty" jsonschema:"A log file besides: its absolute path, or true for one where the extension has its logs."`
+	Size   fileSize   `json:"fileSizeInMiB,omitempty" jsonschema:"The size at which the file is rotated: 10 if left out."`
+	Files  fileNumber `json:"files,omitempty" jsonschema:"How many files there are at most: 5 if left out."`
+}
+
+// alertFields are kvfs.alerts.
+type alertFields struct {
+	Expiry     thresholdList `json:"expiryInDays,omitempty" jsonschema:"So many days before a certificate expires it is warned of, once for each: 30, 14, 7 and 1 if left out."`
+	StaleAfter pollNumber    `json:"staleAfterPolls,omitempty" jsonschema:"After so many polling intervals without anything read of a certificate it is warned of: 3 if left out; 0 is never."`
 }
 
 // transportFields are kvfs.transport.
@@ -231,6 +248,11 @@ type (
 	metricsChoice   struct{} // a metricsAddress, or metricsFields
 	metricsAddress  struct{} // HOST:PORT or an absolute path
 	fileMode        struct{} // "0660"
+	logFile         struct{} // a boolean, or an absolute path
+	fileSize        struct{}
+	fileNumber      struct{}
+	thresholdList   struct{} // of days
+	pollNumber      struct{}
 	suffixList      struct{}
 	connections     struct{}
 	identityChoice  struct{} // one of the identities
@@ -253,6 +275,8 @@ type (
 	onChanged     struct{}
 	verifyChain   struct{}
 	persistence   struct{}
+	logLevel      struct{}
+	logFormat     struct{}
 )
 
 func (layout) words() []string {
@@ -264,6 +288,8 @@ func (onDisabled) words() []string    { return []string{"keep", "hide"} }
 func (onExpired) words() []string     { return []string{"serve", "hide"} }
 func (onChanged) words() []string     { return []string{"accept", "hold"} }
 func (verifyChain) words() []string   { return []string{"off", "failOpen", "failClosed"} }
+func (logLevel) words() []string      { return []string{"info", "debug", "warn", "error"} }
+func (logFormat) words() []string     { return []string{"auto", "text", "json"} }
 func (persistence) words() []string   { return []string{"no", "beneath", "instead"} }
 
 // wordsOf returns the strings that T may be.

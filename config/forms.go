@@ -34,6 +34,13 @@ func forms2020() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[onChanged]():     oneWord[onChanged](),
 		reflect.TypeFor[verifyChain]():   oneWord[verifyChain](),
 		reflect.TypeFor[persistence]():   oneWord[persistence](),
+		reflect.TypeFor[logLevel]():      oneWord[logLevel](),
+		reflect.TypeFor[logFormat]():     oneWord[logFormat](),
+		reflect.TypeFor[logFile]():       anyOf(&jsonschema.Schema{Type: "boolean"}, text(`^/[^\x00-\x1f\x7f]*[^/\x00-\x1f\x7f]$`)),
+		reflect.TypeFor[fileSize]():      whole(1, maxLogFileSize),
+		reflect.TypeFor[fileNumber]():    whole(1, maxLogFiles),
+		reflect.TypeFor[thresholdList](): {Type: "array", MaxItems: jsonschema.Ptr(maxThresholds), Items: nullable(whole(1, maxThreshold))},
+		reflect.TypeFor[pollNumber]():    whole(0, maxStaleAfter),
 		reflect.TypeFor[persistChoice](): anyOf(oneWord[persistence](), reference("persistent")),
 
 		reflect.TypeFor[certificateList](): listOrOne(0, secretURLForm(), reference("certificate")),

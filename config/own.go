@@ -43,6 +43,8 @@ func (s *settings) readOwn(n *node) {
 	if n := o.get("metrics"); n != nil {
 		s.metrics(n, o.join("metrics"))
 	}
+	o.log(&s.config.Log)
+	o.alerts(&s.config.Alerts)
 	if n := o.get("vaultDnsSuffixes"); n != nil {
 		s.dnsSuffixes(n, o.join("vaultDnsSuffixes"))
 	}

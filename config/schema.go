@@ -62,6 +62,8 @@ func definitions() []definition {
 		{"storeKvfs", "Settings of kvfs for the certificates of a store", reflect.TypeFor[storeFields](), true},
 		{"certificateKvfs", "Settings of kvfs for a certificate", reflect.TypeFor[entryOwnFields](), true},
 		{"metrics", "Metrics and probes", reflect.TypeFor[metricsFields](), true},
+		{"log", "What is logged", reflect.TypeFor[logFields](), true},
+		{"alerts", "What is warned of", reflect.TypeFor[alertFields](), true},
 		{"transport", "Another way to the vaults", reflect.TypeFor[transportFields](), true},
 		{"managedIdentity", "Managed identity", reflect.TypeFor[managedIdentityFields](), true},
 		{"workloadIdentity", "Workload identity", reflect.TypeFor[workloadIdentityFields](), true},

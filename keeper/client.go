@@ -22,6 +22,7 @@ type Client struct {
 	own    bool // it is a Keeper, not systemd
 	every  time.Duration
 	gone   chan struct{}
+	former string
 	// How long the other side may take to read what it is told.
 	patience time.Duration
 
@@ -43,7 +44,7 @@ func Inherit() (*Client, error) {
 		env[name] = os.Getenv(name)
 		os.Unsetenv(name)
 	}
-	c := &Client{gone: make(chan struct{}), patience: 5 * time.Second}
+	c := &Client{gone: make(chan struct{}), patience: 5 * time.Second, former: env[formerEnd]}
 	var err error
 	var ours bool
 	if mark := env[keeperMark]; mark != "" {
@@ -89,6 +90,10 @@ func Inherit() (*Client, error) {
 	}
 	return c, nil
 }
+
+// FormerEnd says in words how the server before this one has ended; "" if there was none, it has parked, or nobody
+// knows.
+func (c *Client) FormerEnd() string { return c.former }
 
 // mark is what the keeper with the given process id puts into the environment of
 // those who get the pipe.

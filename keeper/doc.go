@@ -23,7 +23,8 @@
 // FDSTORE=1 and FDSTOREREMOVE=1 with FDNAME=, and BARRIER=1, whose descriptor is
 // closed when all before it has been handled.
 //
-// A Keeper differs in two things. It sets neither LISTEN_PID nor WATCHDOG_PID, whose
+// A Keeper differs in three things. It tells a successor how the server before it has
+// ended, in words for a log, unless that has parked (KVFS_FORMER_END). It sets neither LISTEN_PID nor WATCHDOG_PID, whose
 // value it cannot know before the fork, but KVFS_KEEPER, which names the pipe that it
 // hands over as descriptor 3, "keeper". And that pipe ends when the keeper dies
 // ([Client.Gone]).

@@ -369,13 +369,16 @@ func (k *Keeper) start() *result {
 	if k.o.Watchdog > 0 {
 		env = append(env, watchdogUsec+"="+strconv.FormatInt(k.o.Watchdog.Microseconds(), 10))
 	}
+	if k.last.fact != "" && k.last.code != Again {
+		env = append(env, formerEnd+"="+k.last.fact)
+	}
 	command, fallback := k.o.Command, false
 	if len(k.o.Fallback) > 0 && k.everUp && k.notReady >= max(1, k.o.Tries/2) {
 		command, fallback = k.o.Fallback, true
 	}
 	s, err := k.spawn(command, env...)
 	if err != nil && len(k.o.Fallback) > 0 && !fallback {
-		k.log.Warn("the server cannot be started, its fallback is", "error", err)
+		k.log.Warn("the server cannot be started, its fallback is", "err", err)
 		fallback = true
 		s, err = k.spawn(k.o.Fallback, env...)
 	}
@@ -465,7 +468,7 @@ func (k *Keeper) lastGasp() {
 	}
 	s, err := k.spawn(k.o.LastGasp)
 	if err != nil {
-		k.log.Error("the last gasp failed", "error", err)
+		k.log.Error("the last gasp failed", "err", err)
 		return
 	}
 	e, ok := s.await(k.patience.gasp)

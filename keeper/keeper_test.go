@@ -531,6 +531,15 @@ func TestTooMuchIsRefused(t *testing.T) {
 	}
 }
 
+func TestSuccessorIsToldHowTheOneBeforeHasEnded(t *testing.T) {
+	g := keep(t, Options{Command: script(t, "former ready kill", "former ready exit:3", "former ready exit:75", "former exit:0")}, nil)
+	g.want("former ")
+	g.want("former was killed by SIGKILL")
+	g.want("former ended with code 3")
+	g.want("former ")
+	g.wantResult(0, "")
+}
+
 func TestKeepersOwnProtocolIsNotHandedOn(t *testing.T) {
 	for _, name := range variables {
 		t.Setenv(name, "1")

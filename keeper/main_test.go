@@ -110,6 +110,8 @@ func serve(starts string, scripts []string) {
 			say("names", strings.Join(c.Names(), " "))
 		case "keeper":
 			say("keeper", c.Keeper(), os.Getppid(), c.Kept(), c.PingEvery())
+		case "former":
+			say("former " + c.FormerEnd())
 		case "env":
 			var left []string
 			for _, v := range os.Environ() {

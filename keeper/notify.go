@@ -30,9 +30,11 @@ const (
 	// that is descriptor 3 (systemd's JOURNAL_STREAM has the same form). Who does not
 	// have that pipe there has not been handed the descriptors.
 	keeperMark = "KVFS_KEEPER"
+	// formerEnd is how the server before this one has ended.
+	formerEnd = "KVFS_FORMER_END"
 )
 
-var variables = []string{listenPID, "LISTEN_PIDFDID", listenFDs, listenNames, notifySocket, watchdogUsec, watchdogPID, keeperMark}
+var variables = []string{listenPID, "LISTEN_PIDFDID", listenFDs, listenNames, notifySocket, watchdogUsec, watchdogPID, keeperMark, formerEnd}
 
 const (
 	firstFD     = 3 // SD_LISTEN_FDS_START

@@ -40,6 +40,7 @@ type Report struct {
 	Restarts     Restarts      `json:"restarts"`
 	Stalls       Stalls        `json:"stalls"`
 	Metrics      *Metrics      `json:"metrics,omitempty"` // where they are answered, if the settings name a place
+	Logs         *Logs         `json:"logs,omitempty"`    // where the log goes besides stderr
 	Error        *Error        `json:"error,omitempty"`   // of kvfs as a whole
 	// Requests of the kernel by kind, since the mount was made, and those that made
 	// the file system panic and were answered EIO: always 0, or a fault of kvfs.
@@ -212,6 +213,35 @@ type Stalls struct {
 type Metrics struct {
 	Listen string `json:"listen"`
 	Error  *Error `json:"error,omitempty"` // why they are not; it is tried again
+}
+
+// Logs says how the log does in the places that the settings name.
+type Logs struct {
+	File      *LogFile      `json:"file,omitempty"`
+	Collector *LogCollector `json:"collector,omitempty"`
+}
+
+// LogFile is the file of kvfs.log.
+type LogFile struct {
+	Path    string `json:"path"`
+	Written uint64 `json:"written"` // lines, since this process has begun
+	Lost    uint64 `json:"lost"`
+	Error   *Error `json:"error,omitempty"` // of the last line
+}
+
+// LogCollector is that of loggingSettings. Records are counted since this process has begun.
+type LogCollector struct {
+	Endpoint string `json:"endpoint"`
+	Tag      string `json:"tag"`
+	Sent     uint64 `json:"sent"`
+	Dropped  uint64 `json:"dropped"`
+	Waiting  int    `json:"waiting"`
+	// Acknowledges is false where it has taken records and acknowledged none.
+	Acknowledges bool `json:"acknowledges"`
+	// Error is why records cannot be sent, nil if they can. LastError stays.
+	Error       *Error     `json:"error,omitempty"`
+	LastError   string     `json:"lastError,omitempty"`
+	LastErrorAt *time.Time `json:"lastErrorAt,omitempty"`
 }
 
 // Time is a pointer to t, nil if t is zero.

@@ -646,3 +646,34 @@ func TestServersWaitForTheService(t *testing.T) {
 		})
 	}
 }
+
+// The server has no right to write anywhere, so a log file needs a line in the unit (docs/logs.md); a collector needs nothing.
+func TestServiceLogsToAFileAndToACollector(t *testing.T) {
+	var dropIn []fence
+	for _, f := range fences(t, "ini") {
+		if filepath.Base(f.file) == "logs.md" {
+			dropIn = append(dropIn, f)
+		}
+	}
+	if len(dropIn) != 1 {
+		t.Fatalf("docs/logs.md has %d drop-ins", len(dropIn))
+	}
+	s := newService(t, map[string]string{unitName + ".d/file.conf": dropIn[0].body})
+	c := listen(t)
+	s.configureService(func(d document) { d.logTo(c, map[string]any{"file": true}) })
+	s.m.must("systemctl", "start", unitName)
+	s.until("the collector has it", func() bool { return strings.Contains(c.String(), "serving") })
+	file := s.m.path(config.DefaultLogFile)
+	if got := string(readFile(t, file)); !strings.Contains(got, "msg=serving") {
+		t.Errorf("the file has %q", got)
+	}
+	fi, err := os.Stat(file)
+	if err != nil || fi.Mode().Perm() != 0o600 || fi.Sys().(*syscall.Stat_t).Uid == 0 {
+		t.Errorf("%v %+v", err, fi)
+	}
+	s.m.must("systemctl", "restart", unitName)
+	s.rotate("www")
+	if l := s.report().Logs; l == nil || l.File == nil || l.File.Error != nil || l.Collector == nil || l.Collector.Error != nil || l.Collector.Sent == 0 {
+		t.Errorf("after a restart: %+v", l)
+	}
+}

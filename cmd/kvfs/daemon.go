@@ -62,6 +62,8 @@ type daemon struct {
 	shown atomic.Bool
 	// announced is set when kvfs is ready for those who wait for certificates.
 	announced atomic.Bool
+	// news come when something was published, or other settings are in force.
+	news chan struct{}
 	// reloads are wishes to read the settings again; each gets an answer.
 	reloads chan chan<- status.Reloaded
 
@@ -81,7 +83,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 		return nil, err
 	}
 	now.vault = client
-	d := &daemon{kept: k, app: a, log: a.logger(), origin: o, now: now, began: time.Now(), reloads: make(chan chan<- status.Reloaded)}
+	d := &daemon{kept: k, app: a, log: a.logger(), origin: o, now: now, began: time.Now(), reloads: make(chan chan<- status.Reloaded), news: make(chan struct{}, 1)}
 	d.disks = &disks{log: d.log, client: k.client, began: make(chan struct{}), jobs: make(chan diskJob, 1), known: d.knownBases,
 		options: func(store string) disk.Options { return d.diskOptions(d.wanted(), store) }}
 	d.good.versions = map[string][]*tree.Version{}
@@ -90,6 +92,9 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 		return nil, err
 	}
 	if err := now.checkPersistent(a.server.unit); err != nil {
+		return nil, err
+	}
+	if err := checkLogFile(now, k.fs.Mounts()); err != nil {
 		return nil, err
 	}
 	switch err := d.prepareComing(now); {
@@ -105,7 +110,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	d.issuer.Logger = d.log
 	d.logIgnored(now.cfg)
 	d.set(now)
-	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed()}, d.settings(d.now, union(d.fs.Mounts(), stores)))
+	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks, d.hear}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed()}, d.settings(d.now, union(d.fs.Mounts(), stores)))
 	d.remembered = d.good.covers(now)
 	d.good.forget()
 	d.loader.set(d.syncer)
@@ -166,7 +171,7 @@ func rootless() bool { return os.Geteuid() != 0 }
 func (d *daemon) ownFiles(cfg *config.Config) []string { return d.app.ownFiles(d.origin, cfg) }
 
 func (a *app) ownFiles(o origin, cfg *config.Config) []string {
-	own := []string{o.file, a.socket, cfg.Transport.CAFile}
+	own := []string{o.file, a.socket, cfg.Transport.CAFile, cfg.Log.File}
 	if cfg.Metrics.Socket() {
 		own = append(own, cfg.Metrics.Listen)
 	}
@@ -311,6 +316,8 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 	work.Go(func() error { d.watch(ctx); return nil })
 	work.Go(func() error { d.showLoading(ctx); return nil })
 	work.Go(func() error { d.economize(ctx); return nil })
+	work.Go(func() error { d.alerts(ctx); return nil })
+	work.Go(func() error { d.app.log().Run(ctx); return nil })
 	d.metrics.start(ctx, d)
 	defer func() {
 		d.stop()

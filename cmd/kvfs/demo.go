@@ -158,7 +158,7 @@ func (d *demo) run(ctx context.Context, from origin, rotate time.Duration) (err 
 		return fmt.Errorf("making a pipe: %w", err)
 	}
 	ready := make(chan struct{}, 1)
-	k, err := newKeeper(d.app, d.app.serverArgs(from, []string{from.file}), log, func() {
+	k, err := newKeeper(d.app.loggingTo(log, cfg.Log), d.app.serverArgs(from, []string{from.file}), log, func() {
 		select {
 		case ready <- struct{}{}:
 		default: // it was ready before

@@ -432,8 +432,9 @@ func hintOf(err error) string {
 // publisher shows a snapshot where it is mounted, and then where it is written. What keeps one from it
 // does not keep the other.
 type publisher struct {
-	fs    *fs.FS
-	disks *disks
+	fs        *fs.FS
+	disks     *disks
+	published func()
 }
 
 var _ kvsync.Publisher = publisher{}
@@ -441,6 +442,7 @@ var _ kvsync.Publisher = publisher{}
 func (p publisher) Publish(ctx context.Context, s *tree.Snapshot, beside ...image.Change) error {
 	err := p.fs.Publish(ctx, s, beside...)
 	p.disks.apply(ctx, s)
+	p.published()
 	return err
 }
 

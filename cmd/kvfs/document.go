@@ -62,16 +62,31 @@ func readCA(cfg *config.Config) ([]byte, error) {
 // keyDocuments is the record of the image that has the documents, the oldest first.
 const keyDocuments = "d"
 
+// keyLog is the record that has how to log.
+const keyLog = "l"
+
 func keepDocuments(kept *image.Image, w wanted) error {
 	b, err := json.Marshal(append(w.former[:len(w.former):len(w.former)], w.doc))
 	if err != nil {
 		return fmt.Errorf("keeping the settings: %w", err)
 	}
-	change := image.Change{Key: keyDocuments, Value: b}
-	if err := kept.Reserve(change); err != nil {
+	log, err := json.Marshal(w.cfg.Log)
+	if err != nil {
 		return fmt.Errorf("keeping the settings: %w", err)
 	}
-	return kept.Put(change)
+	changes := []image.Change{{Key: keyDocuments, Value: b}, {Key: keyLog, Value: log}}
+	if err := kept.Reserve(changes...); err != nil {
+		return fmt.Errorf("keeping the settings: %w", err)
+	}
+	return kept.Put(changes...)
+}
+
+// keptLog is how a predecessor logged, for what is said before there is time to read its settings.
+func keptLog(kept *image.Image) (l config.Log) {
+	if b, ok := kept.Get(keyLog); ok {
+		_ = json.Unmarshal(b, &l) // of another format: as without settings
+	}
+	return l
 }
 
 // keptDocuments are what a predecessor went by; nil if there is none.

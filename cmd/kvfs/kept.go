@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -48,8 +47,8 @@ type serverOptions struct {
 // inherit takes over what there is to take over: the kernel is being answered when it
 // returns, if a predecessor has left that to do. Nothing that can fail for a reason of
 // this machine's comes before.
-func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
-	k = &kept{loader: newLoader()}
+func inherit(a *app) (k *kept, err error) {
+	k, o := &kept{loader: newLoader()}, a.server
 	if k.client, err = keeper.Inherit(); err != nil {
 		return nil, err
 	}
@@ -59,11 +58,12 @@ func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
 	if k.image, err = k.openImage(); err != nil {
 		return nil, err
 	}
+	a.log().Show(a.logAs(keptLog(k.image)))
 	if k.generation, err = nextGeneration(k.image); err != nil { // a figure, which nothing depends on
-		log.Warn("the servers before this one are not counted", "err", err)
+		a.logger().Warn("the servers before this one are not counted", "err", err)
 	}
-	k.metrics = &metrics{log: log, client: k.client}
-	opts := fs.Options{Rootless: rootless(), Image: k.image, Keep: k.client.Keep, Load: k.loader.load, Logger: log,
+	k.metrics = &metrics{log: a.logger(), client: k.client}
+	opts := fs.Options{Rootless: rootless(), Image: k.image, Keep: k.client.Keep, Load: k.loader.load, Logger: a.logger(),
 		Uncached: o.uncached, Recovery: fs.Recovery(o.recovery)}
 	if o.publisher != "" {
 		opts.Publisher = fs.PublisherAt(o.publisher)

@@ -44,7 +44,7 @@ who can read.`,
 			if o.file != "" && (o.caFile != "" || o.connect != nil) {
 				return fail(exitUsage, "usage", "write it into kvfs.transport of the settings", "--ca-file and --connect go with URLs")
 			}
-			return a.mount(cmd.Context(), a.serverArgs(o, args))
+			return a.mount(cmd.Context(), o, args)
 		},
 	}
 	cmd.Flags().StringVar(&o.store, "store", "", "directory in place of "+config.DefaultStore)
@@ -107,6 +107,7 @@ the server, or below the one that a server sends over the socket on standard inp
 		Hidden: true,
 		Args:   takes(0, 0, nothing),
 		RunE: func(*cobra.Command, []string) error {
+			a.serves = server != "" // otherwise the server reads what it says, and logs that
 			dir, err := publisherDirectory(server)
 			if err != nil {
 				return err

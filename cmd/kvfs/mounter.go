@@ -68,6 +68,7 @@ func (a *app) pause(ctx context.Context) {
 }
 
 func (a *app) runMounter(ctx context.Context, o origin) error {
+	a.serves = true
 	client, err := keeper.Inherit()
 	if err != nil {
 		return err
@@ -158,6 +159,7 @@ another reason, as a restart, the mounts stay for the next server.`,
 		Hidden: true,
 		Args:   takes(0, 0, nothing),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			a.serves = true
 			stopping, err := isStopping(cmd.Context(), a.server.unit)
 			if err != nil || !stopping {
 				return err

@@ -92,6 +92,22 @@ func (p *page) whole(r status.Report, now time.Time) {
 	for _, e := range errorsOf(r) {
 		p.wrong(bad, "error", e.Fact, e.Hint)
 	}
+	p.logs(r.Logs)
+}
+
+// logs says what is wrong with the ways of the log, if anything is.
+func (p *page) logs(l *status.Logs) {
+	if l == nil {
+		return
+	}
+	if f := l.File; f != nil && f.Error != nil {
+		p.wrong(uneasy, "warning", fmt.Sprintf("log: %s; %d %s lost", f.Error.Fact, f.Lost, plural(int(f.Lost), "line is", "lines are")), f.Error.Hint)
+	}
+	if c := l.Collector; c != nil && c.Error != nil {
+		p.wrong(uneasy, "warning", fmt.Sprintf("log: %s; %d sent, %d waiting, %d dropped", c.Error.Fact, c.Sent, c.Waiting, c.Dropped), c.Error.Hint)
+	} else if c != nil && c.Dropped > 0 {
+		p.wrong(uneasy, "warning", fmt.Sprintf("log: %d records were dropped before the collector at %s took them; %d sent", c.Dropped, c.Endpoint, c.Sent), "")
+	}
 }
 
 // errorsOf are those of the whole, its directories and the place of its metrics.

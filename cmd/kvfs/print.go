@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"os/user"
@@ -51,6 +52,10 @@ func (a *app) printFailure(f *failure) {
 	if f.said {
 		return
 	}
+	if a.serves {
+		a.say(func() { a.printFact(f) }, slog.LevelError, f.fact, "kind", f.kind, "hint", f.hint)
+		return
+	}
 	if a.json {
 		data := map[string]any{"error": map[string]string{"kind": f.kind, "message": f.fact, "hint": f.hint}}
 		if f.problems != nil {
@@ -59,6 +64,10 @@ func (a *app) printFailure(f *failure) {
 		_ = a.printJSON(data)
 		return
 	}
+	a.printFact(f)
+}
+
+func (a *app) printFact(f *failure) {
 	a.notef("error: %s", f.fact)
 	a.printHint(f.hint)
 }
@@ -73,8 +82,19 @@ func position(name string, p config.Problem) string {
 
 func (a *app) printProblems(name string, problems config.Problems) {
 	for _, p := range problems {
-		a.notef("%s: %s: %s", p.Severity, position(name, p), p.Fact)
-		a.printHint(p.Hint)
+		a.printProblem(name, p)
+	}
+}
+
+func (a *app) printProblem(name string, p config.Problem) {
+	a.notef("%s: %s: %s", p.Severity, position(name, p), p.Fact)
+	a.printHint(p.Hint)
+}
+
+// sayProblems is printProblems for a process that logs.
+func (a *app) sayProblems(name string, problems config.Problems) {
+	for _, p := range problems {
+		a.say(func() { a.printProblem(name, p) }, levelOf(p), "settings", "at", position(name, p), "fact", p.Fact, "hint", p.Hint)
 	}
 }
 
@@ -103,22 +123,26 @@ func (a *app) printReloaded(r status.Reloaded) {
 	}
 }
 
-// printServing tells what a mount that is ready serves.
-func (a *app) printServing(cfg *config.Config, r kvsync.Report) {
+// sayServing tells what a mount that is ready serves.
+func (a *app) sayServing(cfg *config.Config, r kvsync.Report) {
 	good := 0
 	for _, c := range r.Certificates {
 		if c.Version != "" {
 			good++
 		}
 	}
-	a.notef("serving %d of %d certificates at %s, polling every %s", good, len(r.Certificates), strings.Join(storesOf(cfg.Certificates), ", "), cfg.PollingInterval)
-	for _, c := range r.Certificates {
-		if c.Err != nil {
-			f := kvsync.Explain(c.Err)
-			a.notef("warning: %s: %s", c.Source.Ref, f.Fact)
-			a.printHint(f.Hint)
+	stores := strings.Join(storesOf(cfg.Certificates), ", ")
+	words := func() {
+		a.notef("serving %d of %d certificates at %s, polling every %s", good, len(r.Certificates), stores, cfg.PollingInterval)
+		for _, c := range r.Certificates { // which the log has had already
+			if c.Err != nil {
+				f := kvsync.Explain(c.Err)
+				a.notef("warning: %s: %s", c.Source.Ref, f.Fact)
+				a.printHint(f.Hint)
+			}
 		}
 	}
+	a.say(words, slog.LevelInfo, "serving", "good", good, "certificates", len(r.Certificates), "at", stores, "interval", cfg.PollingInterval)
 }
 
 // placesOf are the stores, mounted or not.

@@ -126,6 +126,10 @@ func (d *daemon) admit(doc document, cfg *config.Config) (problems config.Proble
 			problems = append(problems, config.Problem{Severity: config.Error, Line: c.Line, Column: c.Column, Fact: f.fact, Hint: f.hint})
 		}
 	}
+	if err := checkLogFile(next, d.fs.Mounts()); err != nil {
+		f := asFailure(err)
+		problems = append(problems, config.Problem{Severity: config.Error, Line: 1, Column: 1, Fact: f.fact, Hint: f.hint})
+	}
 	if problems != nil {
 		return problems
 	}
@@ -213,8 +217,10 @@ func (d *daemon) set(w wanted) {
 		d.log.Error("a successor would go by the former settings", "err", err)
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.now = w
+	d.mu.Unlock()
+	d.app.log().Configure(d.app.serverLog(w.cfg))
+	d.hear()
 }
 
 // expire takes away what was removed long enough ago.

@@ -27,6 +27,9 @@ func (d *daemon) Report() status.Report {
 		s, key := &r.Certificates[i], c.Source.Key()
 		s.Links = links(entries[key], c.State != kvsync.Partial)
 		s.Warnings = append(slices.Clone(c.Warnings), unknown[key]...)
+		if c.State != kvsync.Removed {
+			s.Warnings = append(s.Warnings, rules(now).Warnings(time.Now(), d.watchedOne(c))...)
+		}
 	}
 	r.Leaving = leaving(now)
 	return r
@@ -61,6 +64,7 @@ func (d *daemon) figures() (status.Report, kvsync.Report, wanted) {
 	if err := d.trouble(r.Mounts, synced.Publish); err != nil {
 		r.State, r.Error = status.Degraded, err
 	}
+	r.Logs = logsStatus(d.app.log().Stats())
 	r.Directories = d.disks.report()
 	for _, dir := range r.Directories {
 		if dir.Error != nil {

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"kvfs/logs"
 	"kvfs/status"
 )
 
@@ -21,7 +21,11 @@ type app struct {
 	stdout, stderr io.Writer
 	socket         string
 	verbose        bool
-	json           bool // of the command that runs: errors are printed as data too
+	logLevel       string
+	logFormat      string
+	logs           *logs.Logs // nil until something is logged
+	serves         bool       // what it prints belongs into the log
+	json           bool       // of the command that runs: errors are printed as data too
 	server         serverOptions
 	console        *console // of a server at a terminal; nil otherwise
 }
@@ -73,7 +77,8 @@ Exit codes:
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().StringVar(&a.socket, "socket", status.DefaultSocket(), "control socket of the kvfs that is meant")
-	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log what happens in detail (never a secret)")
+	a.logFlags(root)
+	root.PersistentPreRunE = a.checkLogFlags
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand(root))
 	for _, c := range []func() *cobra.Command{a.demoCommand, a.mountCommand, a.umountCommand, a.statusCommand, a.refreshCommand, a.waitCommand,
@@ -152,15 +157,6 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 // jsonFlag adds --json to a command.
 func (a *app) jsonFlag(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&a.json, "json", false, "print data for programs, errors too")
-}
-
-// logger writes for an operator, to stderr.
-func (a *app) logger() *slog.Logger {
-	level := slog.LevelInfo
-	if a.verbose {
-		level = slog.LevelDebug
-	}
-	return slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
 }
 
 // asFailure gives every error an exit code and, where there is one, a hint.

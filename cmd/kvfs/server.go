@@ -21,31 +21,28 @@ import (
 // watchdog is how long a server may say nothing before it is replaced.
 const watchdog = 3 * time.Second
 
-// newKeeper keeps a server with these arguments running. What it says goes to log;
-// ready, which may be nil, is called when it serves.
+// newKeeper keeps a server with these arguments running. What they say goes to log, by
+// what the keeper logs to as well; ready, which may be nil, is called when it serves.
 func newKeeper(a *app, args []string, log *os.File, ready func()) (*keeper.Keeper, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("looking for this program: %w", err)
 	}
 	const self = "/proc/self/exe" // as it was started, whatever lies at its path by now
-	quiet := *a
-	quiet.stderr = log
-	if c := newConsole(log); c != nil {
-		quiet.stderr = c // the server has the same terminal
-	}
-	hardenProcess(quiet.logger()) // who could look into this process could take what it keeps
+	hardenProcess(a.logger())     // who could look into this process could take what it keeps
 	return keeper.New(keeper.Options{Command: append([]string{exe}, args...), Fallback: append([]string{self}, args...),
-		LastGasp: []string{self, "lastgasp"}, Watchdog: watchdog, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: log,
-		Logger: quiet.logger(), Ready: ready})
+		LastGasp: append([]string{self, "lastgasp"}, a.logArgs()...), Watchdog: watchdog, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: log,
+		Logger: a.logger(), Ready: ready})
 }
 
 // mount keeps a server running until ctx ends or the server is done.
-func (a *app) mount(ctx context.Context, args []string) error {
+func (a *app) mount(ctx context.Context, o origin, args []string) error {
 	if c := newConsole(a.stderr); c != nil {
 		a.stderr = c
 	}
-	k, err := newKeeper(a, args, os.Stderr, nil)
+	a.serves = true
+	a.log().Configure(a.localLog(o.logOf()))
+	k, err := newKeeper(a, a.serverArgs(o, args), os.Stderr, nil)
 	if err != nil {
 		return err
 	}
@@ -55,6 +52,7 @@ func (a *app) mount(ctx context.Context, args []string) error {
 	defer noReload()
 	go func() {
 		for range reload {
+			a.log().Configure(a.localLog(o.logOf()))
 			k.Reload()
 		}
 	}()
@@ -67,10 +65,7 @@ func (a *app) mount(ctx context.Context, args []string) error {
 
 // serverArgs are the arguments for a server that serves what these do.
 func (a *app) serverArgs(o origin, args []string) []string {
-	all := []string{"server", "--socket", a.socket}
-	if a.verbose {
-		all = append(all, "--verbose")
-	}
+	all := append([]string{"server", "--socket", a.socket}, a.logArgs()...)
 	if o.store != "" {
 		all = append(all, "--store", o.store)
 	}
@@ -136,12 +131,16 @@ func (a *app) runServer(ctx context.Context, o origin, ready func()) error {
 	if a.console = newConsole(a.stderr); a.console != nil {
 		a.stderr = a.console
 	}
+	a.serves = true
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, syscall.SIGTERM, os.Interrupt) // before anything that takes time
 	hardenProcess(a.logger())
-	k, err := inherit(a.logger(), a.server)
+	k, err := inherit(a)
 	if err != nil {
 		return err
+	}
+	if end := k.client.FormerEnd(); end != "" {
+		a.log().Beside().Warn("this server goes on for one that has ended", "reason", end) // stderr has it from the keeper
 	}
 	ctx, done := k.untilTold(ctx, told)
 	defer done()
@@ -151,7 +150,7 @@ func (a *app) runServer(ctx context.Context, o origin, ready func()) error {
 	if err != nil {
 		return err
 	}
-	err = d.serve(ctx, reload, ready, func() { a.printServing(d.wanted().cfg, d.syncer.Report()) })
+	err = d.serve(ctx, reload, ready, func() { a.sayServing(d.wanted().cfg, d.syncer.Report()) })
 	switch {
 	case err != nil:
 		return err
@@ -220,7 +219,10 @@ func (a *app) want(o origin) (wanted, error) {
 	if err != nil {
 		return wanted{}, err
 	}
-	a.printProblems(o.name(), problems)
+	if cfg != nil {
+		a.log().Show(a.logAs(cfg.Log))
+	}
+	a.sayProblems(o.name(), problems)
 	if cfg == nil {
 		return wanted{}, o.invalid()
 	}
@@ -269,6 +271,7 @@ func (a *app) lastGaspCommand() *cobra.Command {
 		Hidden: true,
 		Args:   takes(0, 0, nothing),
 		RunE: func(*cobra.Command, []string) error {
+			a.serves = true
 			client, err := keeper.Inherit()
 			if err != nil {
 				return err
