@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"vault":    nil,
 	"emulator": nil,
 	"image":    nil,
+	"hook":     nil,
 	"status":   nil,
 	"config":   {"acl", "vault"},
 	"disk":     {"acl", "certs", "tree"},
@@ -32,7 +33,7 @@ var mayImport = map[string][]string{
 	"fs":       {"acl", "image", "tree"},
 	"keeper":   nil,
 	"test":     nil,
-	"cmd/kvfs": {"acl", "certs", "chain", "config", "disk", "emulator", "fs", "image", "keeper", "status", "sync", "tree", "vault"},
+	"cmd/kvfs": {"acl", "certs", "chain", "config", "disk", "emulator", "fs", "hook", "image", "keeper", "status", "sync", "tree", "vault"},
 }
 
 // onlyImporter are the modules behind a seam, with the packages that may import
@@ -44,6 +45,8 @@ var onlyImporter = map[string]string{
 	"github.com/AzureAD/":                          "vault",
 	"github.com/spf13/cobra":                       "cmd/kvfs",
 	"github.com/pavlo-v-chernykh/keystore-go/":     "certs",
+	"github.com/coreos/go-systemd/":                "hook",
+	"github.com/godbus/dbus/":                      "hook",
 	"github.com/smallstep/pkcs7":                   "", // hangs on hostile input; in tests it is the oracle
 	"github.com/google/jsonschema-go/":             "config",
 	"github.com/golang-jwt/jwt/":                   "emulator",

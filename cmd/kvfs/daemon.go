@@ -21,6 +21,7 @@ import (
 	"kvfs/config"
 	"kvfs/disk"
 	"kvfs/fs"
+	"kvfs/hook"
 	"kvfs/status"
 	kvsync "kvfs/sync"
 	"kvfs/tree"
@@ -51,6 +52,7 @@ type daemon struct {
 	// remembered tells whether all certificates were known before the vaults were asked.
 	remembered bool
 	issuer     chain.Fetcher
+	hooks      *hook.Runner
 	began      time.Time
 	stop       context.CancelFunc
 	// shown is set when the stores are visible.
@@ -87,6 +89,9 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	if err := now.checkPersistent(a.server.unit); err != nil {
 		return nil, err
 	}
+	if errs := now.checkHooks(a.server.unit); errs != nil {
+		return nil, fail(exitSettings, "settings", errs[0].Hint, "%s: %s", position(o.name(), errs[0]), errs[0].Fact)
+	}
 	switch err := d.prepareComing(now); {
 	case err != nil && k.serving != nil: // as for its predecessor; it is tried again
 		d.log.Error("a store cannot be shown", "err", err)
@@ -100,7 +105,8 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	d.issuer.Logger = d.log
 	d.logIgnored(now.cfg)
 	d.set(now)
-	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed()}, d.settings(d.now, union(d.fs.Mounts(), stores)))
+	d.hooks = d.newHooks()
+	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed(), Published: d.hooks.Look}, d.settings(d.now, union(d.fs.Mounts(), stores)))
 	d.remembered = d.good.covers(now)
 	d.good.forget()
 	d.loader.set(d.syncer)
@@ -299,6 +305,7 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 	work.Go(func() error { d.watch(ctx); return nil })
 	work.Go(func() error { d.showLoading(ctx); return nil })
 	work.Go(func() error { d.economize(ctx); return nil })
+	work.Go(func() error { defer d.stop(); return ignoreEnd(ctx, d.hooks.Run(ctx)) })
 	defer func() {
 		d.stop()
 		err = errors.Join(err, work.Wait())
@@ -347,6 +354,7 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 		case <-d.disks.failed: // so that there is an alarm
 		case <-d.disks.alarm():
 			d.disks.retry(ctx)
+			d.hooks.Look()
 		}
 	}
 }

@@ -143,6 +143,27 @@ func (a *app) printVaults(vaults []status.Vault, now time.Time) error {
 	return nil
 }
 
+// printHooks says what has become of what is done after renewals, if anything is.
+func (a *app) printHooks(hooks []status.Hook, now time.Time) error {
+	if len(hooks) == 0 {
+		return nil
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nAFTER RENEWALS\tSTATE\tPENDING\tLAST RUN\tLAST SUCCESS\tFAILURES\tNEXT TRY")
+	for _, h := range hooks {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%s\n", h.Action, h.State, len(h.Pending), ago(h.LastRun, now), ago(h.LastSuccess, now), h.Failures, until(h.NextTry, now))
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("printing: %w", err)
+	}
+	for _, h := range hooks {
+		if h.Error != nil {
+			a.printf("\n%s\n  error: %s\n  hint: %s\n", h.Action, h.Error.Fact, h.Error.Hint)
+		}
+	}
+	return nil
+}
+
 func (a *app) printReport(r status.Report, now time.Time) error {
 	if a.json {
 		return a.printJSON(r)
@@ -169,6 +190,9 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 		return fmt.Errorf("printing: %w", err)
 	}
 	if err := a.printVaults(r.Vaults, now); err != nil {
+		return err
+	}
+	if err := a.printHooks(r.Hooks, now); err != nil {
 		return err
 	}
 	if c := r.Cache; c.Evictions+c.Failures > 0 {
@@ -282,6 +306,9 @@ func fingerprint(r status.Report) string {
 	}
 	for _, c := range r.Certificates {
 		fmt.Fprintln(&b, c.URL, c.State, c.Version, c.Error)
+	}
+	for _, h := range r.Hooks {
+		fmt.Fprintln(&b, h.Action, h.State, h.Runs, h.Failures)
 	}
 	return b.String()
 }

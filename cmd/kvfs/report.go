@@ -44,6 +44,10 @@ func (d *daemon) Report() status.Report {
 			r.State = status.Degraded
 		}
 	}
+	r.Hooks = d.hookStatus()
+	if slices.ContainsFunc(r.Hooks, func(h status.Hook) bool { return h.Error != nil }) && r.State == status.Ready {
+		r.State = status.Degraded
+	}
 	if !d.shown.Load() {
 		r.State = status.Starting
 	}
