@@ -78,8 +78,11 @@ func replaceInHAProxy(ctx context.Context, socket, name string, content []byte) 
 }
 
 func haproxyRefuses(name, answer string) error {
-	said := strings.Join(strings.FieldsFunc(answer, func(r rune) bool { return r < ' ' }), " ")
-	return failed("it goes on with the certificate that it has; a reload of haproxy loads the new one", "haproxy refuses the certificate for %s: %s", name, bounded(said))
+	return failed("it goes on with the certificate that it has; a reload of haproxy loads the new one", "haproxy refuses the certificate for %s: %s", name, bounded(oneLine(answer)))
+}
+
+func oneLine(text string) string {
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r < ' ' }), " ")
 }
 
 // haproxyNames are the names of the certificates that haproxy has loaded.
@@ -88,15 +91,15 @@ func haproxyNames(ctx context.Context, socket string) (names []string, err error
 	if err != nil {
 		return nil, err
 	}
+	if !strings.HasPrefix(answer, "#") { // as when who may only look asks for it
+		return nil, failed(haproxyLevel(socket), "haproxy at %s does not tell its certificates: %s", socket, bounded(oneLine(answer)))
+	}
 	for line := range strings.Lines(answer) {
 		// With a star, and marked so by a heading, are those that somebody is replacing.
 		line = strings.TrimSuffix(line, "\n")
 		if line != "" && line[0] != '#' && line[0] != '*' {
 			names = append(names, strings.ReplaceAll(line, `\`, ""))
 		}
-	}
-	if len(names) == 0 {
-		return nil, failed(haproxyHint, "haproxy at %s has no certificates: %s", socket, bounded(strings.TrimSpace(answer)))
 	}
 	return names, nil
 }
@@ -129,7 +132,11 @@ func askHAProxy(ctx context.Context, socket string, command []byte) (string, err
 	if text := string(answer); !strings.Contains(text, "Permission denied") {
 		return text, nil
 	}
-	return "", failed("give the socket the level admin: stats socket "+socket+" mode 660 group kvfs level admin", "haproxy refuses commands at %s", socket)
+	return "", failed(haproxyLevel(socket), "haproxy refuses commands at %s", socket)
+}
+
+func haproxyLevel(socket string) string {
+	return "give the socket the level admin: stats socket " + socket + " level admin"
 }
 
 // unwrapped is an error of package net without the address, which was said.
