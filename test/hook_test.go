@@ -1,7 +1,9 @@
 package test
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -62,7 +64,7 @@ func TestHooksMakeServersServeWhatIsRenewed(t *testing.T) {
 	dir := func(v *tlsServer) string { return filepath.Dir(v.cmd.Args[len(v.cmd.Args)-1]) }
 	s.configure(func(d document) {
 		d.onChange(
-			map[string]any{"signal": "HUP", "pidFile": filepath.Join(dir(nginx), "nginx.pid"), "check": []string{nginx.path, "-t", "-q", "-p", dir(nginx), "-c", "nginx.conf"}},
+			map[string]any{"signal": "HUP", "pidFile": filepath.Join(dir(nginx), "nginx.pid")},
 			map[string]any{"haproxy": filepath.Join(dir(haproxy), "stats.sock")})
 	})
 	s.must("refresh", "--settings")
@@ -215,4 +217,176 @@ func TestHookIsDoneAlthoughTheServerIsKilledBefore(t *testing.T) {
 	if h := s.hook("command"); h.Error != nil || h.Failures > 0 {
 		t.Errorf("%+v", h)
 	}
+}
+
+// busUnits are Debian's own of D-Bus and polkit, as far as a machine of a test has what they need.
+var busUnits = map[string]string{
+	"dbus.socket":    "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=/run/dbus/system_bus_socket\n",
+	"dbus.service":   "[Unit]\nRequires=dbus.socket\nDefaultDependencies=no\n[Service]\nType=notify\nNotifyAccess=main\nExecStart=/usr/bin/dbus-daemon --system --address=systemd: --nofork --nopidfile --systemd-activation --syslog-only\n",
+	"polkit.service": "[Unit]\nAfter=dbus.service\nRequires=dbus.service\nDefaultDependencies=no\n[Service]\nType=dbus\nBusName=org.freedesktop.PolicyKit1\nExecStart=/usr/lib/polkit-1/polkitd --no-debug\n",
+}
+
+// The server of a service has no rights: it reloads the units that a rule of polkit names, and no others.
+func TestServiceReloadsTheUnitsThatItMay(t *testing.T) {
+	needRoot(t)
+	needProgram(t, "dbus-daemon")
+	needProgram(t, "pkcheck")
+	units := maps.Clone(busUnits)
+	for _, name := range []string{"nginx", "haproxy", "other"} {
+		units[name+".service"] = "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep infinity\nExecReload=/bin/sh -c 'echo " + name + " >> /run/reloads'\n"
+	}
+	units["postgresql.service"] = "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sh -c 'echo restarted >> /run/reloads; exec sleep infinity'\n"
+	s := newService(t, units)
+	s.asDocumented("polkit-1/rules.d")
+	s.m.must("systemctl", "start", "dbus.service", "polkit.service", "nginx.service", "other.service", "postgresql.service")
+	hooks := []map[string]any{{"reload": "nginx.service"}, {"reload": "haproxy.service"}, {"reload": "other.service"}, {"reloadOrRestart": "postgresql"},
+		{"command": []string{"/bin/sh", "-c", "id -un; touch /etc/x; exec > /dev/null; cat /proc/1/stat"}}}
+	s.configureService(func(d document) { d.onChange(hooks...) })
+	s.m.must("systemctl", "start", unitName)
+	if got := lines(s.m.path("/run/reloads")); !slices.Equal(got, []string{"restarted"}) {
+		t.Errorf("before any renewal: %q", got)
+	}
+	s.rotate("www")
+	s.until("what may be reloaded is", func() bool { return len(lines(s.m.path("/run/reloads"))) == 3 })
+	if got := lines(s.m.path("/run/reloads")); !slices.Contains(got[1:], "nginx") || !slices.Contains(got[1:], "restarted") {
+		t.Errorf("%q", got)
+	}
+	s.until("what may not is refused", func() bool { return s.hook("other").Error != nil })
+	if h := s.hook("other"); !strings.Contains(h.Error.Fact, "nteractive authentication") || !strings.Contains(h.Error.Hint, "polkit") {
+		t.Errorf("%+v", h.Error)
+	}
+	s.until("the others are done", func() bool {
+		return s.hook("nginx").State == "idle" && s.hook("haproxy").State == "idle" && s.hook("postgresql").State == "idle"
+	})
+	if h := s.hook("haproxy"); h.Note == "" || h.Runs != 1 {
+		t.Errorf("a unit that does not run: %+v", h)
+	}
+	s.until("the command has failed", func() bool { return s.hook("command").Error != nil })
+	for _, want := range []string{"line=kvfs", "touch: cannot touch '/etc/x'", "cat: /proc/1/stat"} {
+		if !strings.Contains(string(s.m.log()), want) {
+			t.Errorf("%q is not in the log", want)
+		}
+	}
+
+	// What can never succeed is refused with the settings.
+	for _, action := range []map[string]any{
+		{"signal": "HUP", "pidFile": "/run/nginx.pid"},
+		{"command": []string{"/bin/true"}, "user": "root"},
+		{"reload": unitName},
+	} {
+		s.configureService(func(d document) { d.onChange(action) })
+		if out, errs, code := s.run("refresh", "--settings"); code != 3 || !strings.Contains(out+errs, "the hook ") {
+			t.Errorf("%v: exit code %d, %s%s", action, code, out, errs)
+		}
+	}
+}
+
+// settings of a document of ours, the first in a file.
+func documented(t *testing.T, file string) (d document) {
+	t.Helper()
+	for _, f := range fences(t, "json") {
+		if filepath.Base(f.file) == file && strings.Contains(f.body, "secretsManagementSettings") {
+			if err := json.Unmarshal([]byte(f.body), &d); err != nil {
+				t.Fatal(f, err)
+			}
+			return d
+		}
+	}
+	t.Fatal("no settings in", file)
+	return nil
+}
+
+// The hooks of docs/reload.md do what they say, with Debian's own units of the servers, and a kvfs that root mounts
+// in a unit of its own.
+func TestHooksOfTheDocumentReloadRealServices(t *testing.T) {
+	needRoot(t)
+	for _, program := range []string{"unshare", "nsenter", "systemctl", "nginx", "haproxy", "apachectl"} {
+		needProgram(t, program)
+	}
+	cluster := strings.Split(needPostgres(t), "/")[4] // /usr/lib/postgresql/15/bin
+	s := newSite(t, emulator.Profile{Name: "www"})
+	s.plain()
+	client, store := s.client("www.example.com"), "/etc/tls/kv"
+	link := store + "/contoso-web.www"
+	addrs := map[string]string{}
+	for _, name := range []string{"nginx", "haproxy", "apache2", "postgres"} {
+		addrs[name] = freeAddress(t)
+	}
+	files := filepath.Join(s.dir, "files")
+	for _, unit := range []string{"sysinit", "basic", "shutdown", "sockets", "multi-user", "network", "network-online", "test"} {
+		write(t, files, unitDir+unit+".target", "[Unit]\nDescription=needed by others\nDefaultDependencies=no\n")
+	}
+	for _, unit := range []string{"nginx.service", "haproxy.service", "apache2.service", "postgresql@.service"} {
+		write(t, files, unitDir+unit, string(readFile(t, "/lib/systemd/system/"+unit)))
+	}
+	write(t, files, unitDir+"haproxy.service.d/test.conf", "[Service]\nBindReadOnlyPaths=\nRuntimeDirectory=haproxy\n") // no syslog, no tmpfiles
+	write(t, files, unitDir+"kvfs-mount.service", "[Service]\nExecStart=/usr/bin/kvfs mount /etc/kvfs/settings.json\nStandardError=append:/run/kvfs.log\n")
+	write(t, files, "etc/nginx/nginx.conf", fmt.Sprintf("pid /run/nginx.pid;\nevents {}\nhttp { access_log off; server { listen %s ssl; ssl_certificate %s; ssl_certificate_key %s; location / { return 200 %q; } } }\n", addrs["nginx"], link+".pem", link+".keyid", page))
+	write(t, files, "etc/haproxy/haproxy.cfg", fmt.Sprintf("global\n\tstats socket /run/haproxy/admin.sock mode 660 level admin\ndefaults\n\tmode http\n\ttimeout connect 5s\n\ttimeout client 5s\n\ttimeout server 5s\nfrontend f\n\tbind %s ssl crt %s\n\thttp-request return status 200 content-type text/plain string %q\n", addrs["haproxy"], link, page))
+	write(t, files, "etc/apache2/apache2.conf", fmt.Sprintf("ServerName www.example.com\nPidFile ${APACHE_PID_FILE}\nErrorLog /dev/null\nUser www-data\nGroup www-data\nLoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so\nLoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so\nLoadModule dir_module /usr/lib/apache2/modules/mod_dir.so\nLoadModule ssl_module /usr/lib/apache2/modules/mod_ssl.so\nListen %s\nDocumentRoot /srv/page\nDirectoryIndex page\n<VirtualHost *>\nSSLEngine on\nSSLCertificateFile %s\nSSLCertificateKeyFile %s\n</VirtualHost>\n", addrs["apache2"], link+".pem", link+".keyid"))
+	write(t, files, "srv/page/page", page)
+	write(t, files, "usr/bin/kvfs", string(readFile(t, s.program)))
+	if err := os.Chmod(filepath.Join(files, "usr/bin/kvfs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, files, "etc/kvfs/ca.pem", string(readFile(t, s.vault.Endpoints().CA)))
+	s.configure(func(d document) {
+		d["kvfs"].(map[string]any)["transport"].(map[string]any)["caFile"] = "/etc/kvfs/ca.pem"
+		shown := documented(t, "reload.md")
+		d["secretsManagementSettings"].(map[string]any)["certificateStoreLocation"] = store
+		d.entry("www")["acls"] = shown.entry("www")["acls"]
+		d["kvfs"].(map[string]any)["onChange"] = shown["kvfs"].(map[string]any)["onChange"]
+	})
+	write(t, files, "etc/kvfs/settings.json", strings.ReplaceAll(string(readFile(t, s.settings)), "@15-main", "@"+cluster+"-main"))
+	m := boot(t, files)
+	s.socket = m.path("/run/kvfs/kvfs.sock")
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("kvfs said:\n%s", m.log())
+		}
+	})
+	m.must("sh", "-ec", fmt.Sprintf(`mkdir -p /run/postgresql /run/lock; chown postgres /run/postgresql
+		test -e /etc/postgresql/%[1]s/main || pg_createcluster %[1]s main
+		host=%[2]s; cat > /etc/postgresql/%[1]s/main/conf.d/test.conf <<END
+listen_addresses = '${host%%:*}'
+port = ${host##*:}
+fsync = off
+ssl = on
+ssl_cert_file = '%[3]s.pem'
+ssl_key_file = '%[3]s.keyid'
+END`, cluster, addrs["postgres"], link))
+	m.must("systemctl", "start", "kvfs-mount.service")
+	s.must("wait", "--timeout", "1m")
+	s.until("the certificate is there", func() bool { _, err := os.ReadFile(m.path(link)); return err == nil })
+	m.must("systemctl", "start", "nginx", "haproxy", "apache2", "postgresql@"+cluster+"-main")
+	var servers []*tlsServer
+	for name, addr := range addrs {
+		v := &tlsServer{t: t, name: name, addr: addr, client: client}
+		if name == "postgres" {
+			v.greet = greetPostgres
+		}
+		servers = append(servers, v)
+	}
+	first := leaf(t, m.path(link))
+	for _, v := range servers {
+		v.rebinds = true // they may not be there yet
+		v.await(first)
+		v.rebinds = false
+	}
+	for range 3 {
+		s.rotate("www")
+		now := leaf(t, m.path(link))
+		for _, v := range servers {
+			v.await(now)
+		}
+	}
+	for _, h := range s.report().Hooks {
+		s.until(h.Action+" is done", func() bool { return s.hook(h.Action).State == "idle" })
+		if h = s.hook(h.Action); h.Runs != 3 || h.Note != "" || h.Error != nil {
+			t.Errorf("%+v", h)
+		}
+	}
+	t.Log("\n" + s.must("status"))
+	m.must("systemctl", "stop", "nginx", "haproxy", "apache2", "postgresql@"+cluster+"-main")
+	m.must("systemctl", "stop", "kvfs-mount.service")
 }
