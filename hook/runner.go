@@ -68,7 +68,6 @@ type Runner struct {
 	mu    sync.Mutex
 	certs map[string]*certificate
 	jobs  map[string]*job // by the id of the action
-	round int             // of looks
 }
 
 // certificate is what is known of one. It is also its record.
@@ -76,6 +75,7 @@ type certificate struct {
 	Name     string             `json:"name"`
 	Version  string             `json:"version"`
 	NotAfter time.Time          `json:"notAfter"`
+	Asked    []string           `json:"asked"`             // ids of the actions, in order
 	Pending  map[string]pending `json:"pending,omitempty"` // by the id of the action
 	paths    []string
 }
@@ -124,7 +124,7 @@ func New(opts Options) *Runner {
 		var err error
 		switch key := name[1:]; name[:1] {
 		case recordCertificate:
-			c := &certificate{}
+			c := &certificate{Pending: map[string]pending{}}
 			if err = json.Unmarshal(record, c); err == nil {
 				r.certs[key] = c
 			}
@@ -200,10 +200,10 @@ func (r *Runner) observe(now time.Time) {
 	defer r.mu.Unlock()
 	changes, asked, served := map[string][]byte{}, map[string]bool{}, map[string]bool{}
 	for _, c := range all {
-		ids := map[string]bool{}
+		var ids []string
 		for _, a := range c.Actions {
 			id := a.id()
-			ids[id] = true
+			ids = append(ids, id)
 			if !asked[id] {
 				asked[id] = true
 				r.job(id, a).place = len(asked)
@@ -212,6 +212,8 @@ func (r *Runner) observe(now time.Time) {
 		if len(ids) == 0 {
 			continue
 		}
+		slices.Sort(ids)
+		ids = slices.Compact(ids)
 		served[c.Key] = true
 		if r.compare(c, ids, now) {
 			changes[recordCertificate+c.Key] = r.certs[c.Key].record()
@@ -251,35 +253,51 @@ func fraction(seed, id string) float64 {
 
 // compare takes in how a certificate is served, and tells whether anything is to be kept of that. The caller holds
 // mu.
-func (r *Runner) compare(c Certificate, ids map[string]bool, now time.Time) (changed bool) {
+func (r *Runner) compare(c Certificate, ids []string, now time.Time) (changed bool) {
 	k := r.certs[c.Key]
 	switch {
 	case k == nil && c.Version == "":
 		return false
 	case k == nil:
-		r.certs[c.Key] = &certificate{Name: c.Name, Version: c.Version, NotAfter: c.NotAfter, paths: c.Paths}
+		r.certs[c.Key] = &certificate{Name: c.Name, Version: c.Version, NotAfter: c.NotAfter, Asked: ids, Pending: map[string]pending{}, paths: c.Paths}
 		return true
 	}
 	k.Name, k.paths = c.Name, c.Paths
-	for id := range k.Pending {
-		if !ids[id] {
-			delete(k.Pending, id)
-			changed = true
-		}
+	if !slices.Equal(k.Asked, ids) {
+		k.ask(ids)
+		changed = true
 	}
 	if c.Version == "" || c.Version == k.Version {
 		return changed
 	}
-	for id := range ids {
+	for _, id := range ids {
 		if _, waits := k.Pending[id]; !waits {
-			if k.Pending == nil {
-				k.Pending = map[string]pending{}
-			}
 			k.Pending[id] = pending{Old: k.Version, Expires: k.NotAfter, Since: now}
 		}
 	}
 	k.Version, k.NotAfter = c.Version, c.NotAfter
 	return true
+}
+
+// ask takes other actions over. What is pending of those that have gone is for those that have come in their place,
+// as when somebody has mended one that could not succeed.
+func (c *certificate) ask(ids []string) {
+	var gone []pending
+	for id, p := range c.Pending {
+		if !slices.Contains(ids, id) {
+			delete(c.Pending, id)
+			gone = append(gone, p)
+		}
+	}
+	if len(gone) > 0 {
+		first := slices.MinFunc(gone, func(a, b pending) int { return a.Since.Compare(b.Since) })
+		for _, id := range ids {
+			if !slices.Contains(c.Asked, id) {
+				c.Pending[id] = first
+			}
+		}
+	}
+	c.Asked = ids
 }
 
 func (c *certificate) record() []byte { return encoded(c) }

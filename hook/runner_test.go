@@ -65,6 +65,13 @@ func (w *world) serve(key, version string, actions ...Action) {
 	}
 }
 
+// with changes the world while a Runner looks at it.
+func (w *world) with(change func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change()
+}
+
 func (w *world) serving() (all []Certificate) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -297,7 +304,7 @@ func TestActionsForOneUnitAreOne(t *testing.T) {
 		r.Look()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		slices.Sort(w.done)
+		w.with(func() { slices.Sort(w.done) })
 		w.is("50ms reload other.service: b 1>2", "50ms restart nginx.service: a 1>2")
 		for _, s := range r.Report() {
 			if s.State != Idle || s.Runs != 1 {
@@ -346,7 +353,7 @@ func TestWhatIsNoRenewal(t *testing.T) {
 		look()
 		w.serve("a", "1", nginx, haproxy)
 		look()
-		delete(w.served, "b")
+		w.with(func() { delete(w.served, "b") })
 		look()
 		w.serve("b", "2", nginx)
 		look()
@@ -358,19 +365,46 @@ func TestWhatIsNoRenewal(t *testing.T) {
 		look()
 		w.is("7m0.05s haproxy /run/haproxy.sock: a 2>1")
 
-		w.fails = func(Action, int) error { return errors.New("never") }
-		w.serve("a", "3")
-		look()
-		w.done = nil
-		w.serve("a", "3", nginx) // what was pending has been taken from the settings
-		look()
-		w.is()
-		delete(w.served, "a")
-		delete(w.served, "b")
+		w.with(func() { clear(w.served) })
 		look()
 		if left := w.records.All(); len(left) > 0 || len(r.Report()) > 0 {
 			t.Errorf("records are left: %q", left)
 		}
+	})
+}
+
+// Who mends an action that could not succeed need not wait for the next renewal; who takes it away has no more of it.
+func TestMendedActionIsDoneForWhatWasPending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.fails = func(a Action, _ int) error {
+			if a.Unit == "ngnix.service" {
+				return errors.New("no such unit")
+			}
+			return nil
+		}
+		wrong := Action{Verb: Reload, Unit: "ngnix.service"}
+		w.serve("a", "1", wrong, haproxy)
+		r, stop := w.run()
+		defer stop()
+		r.Look()
+		synctest.Wait()
+		w.serve("a", "2")
+		r.Look()
+		time.Sleep(10 * time.Second)
+		w.with(func() { w.done = nil })
+		w.serve("a", "2", nginx, haproxy)
+		r.Look()
+		time.Sleep(time.Hour)
+		w.is("10s reload nginx.service: a 1>2")
+		w.serve("a", "3", haproxy, wrong)
+		r.Look()
+		time.Sleep(10 * time.Second)
+		w.with(func() { w.done = nil })
+		w.serve("a", "3", haproxy)
+		r.Look()
+		time.Sleep(time.Hour)
+		w.is()
 	})
 }
 
@@ -388,9 +422,7 @@ func TestHangingActionHoldsUpNoOther(t *testing.T) {
 		w.serve("a", "2")
 		r.Look()
 		time.Sleep(time.Second)
-		w.mu.Lock()
-		w.takes = 0
-		w.mu.Unlock()
+		w.with(func() { w.takes = 0 })
 		w.serve("b", "2")
 		r.Look()
 		time.Sleep(time.Second)

@@ -78,7 +78,7 @@ func (p properties) Get(msg godbus.Message, iface, name string) (godbus.Variant,
 }
 
 // startBus runs a bus of the test's own, with a manager on it, in the place of the system's.
-func startBus(t *testing.T) *manager {
+func startBus(t *testing.T, states map[string][2]string) *manager {
 	t.Helper()
 	program, err := exec.LookPath("dbus-daemon")
 	if err != nil {
@@ -106,7 +106,7 @@ func startBus(t *testing.T) *manager {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	m := &manager{conn: conn, states: map[string][2]string{}}
+	m := &manager{conn: conn, states: states}
 	if err := errors.Join(conn.Export(m, "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"),
 		conn.ExportSubtree(properties{m}, "/org/freedesktop/systemd1/unit", "org.freedesktop.DBus.Properties")); err != nil {
 		t.Fatal(err)
@@ -118,8 +118,7 @@ func startBus(t *testing.T) *manager {
 }
 
 func TestUnitsAreToldOverTheBus(t *testing.T) {
-	m := startBus(t)
-	m.states = map[string][2]string{"nginx.service": {"loaded", "active"}, "off.service": {"loaded", "inactive"}, "broken.service": {"loaded", "failed"}, "masked.service": {"masked", "inactive"}}
+	m := startBus(t, map[string][2]string{"nginx.service": {"loaded", "active"}, "off.service": {"loaded", "inactive"}, "broken.service": {"loaded", "failed"}, "masked.service": {"masked", "inactive"}})
 	r := New(Options{})
 	for _, tt := range []struct {
 		action           Action
@@ -158,8 +157,7 @@ func TestUnitsAreToldOverTheBus(t *testing.T) {
 
 // A job that does not end in its time is a failure, as is a bus that is not there.
 func TestUnitThatDoesNotAnswer(t *testing.T) {
-	m := startBus(t)
-	m.states = map[string][2]string{"nginx.service": {"loaded", "active"}}
+	startBus(t, map[string][2]string{"nginx.service": {"loaded", "active"}})
 	r := New(Options{})
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()

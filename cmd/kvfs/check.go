@@ -159,7 +159,10 @@ func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 		f := asFailure(err)
 		problems = append(problems, config.Problem{Severity: config.Error, Line: 1, Column: 1, Fact: f.fact, Hint: f.hint})
 	}
-	problems = append(problems, w.checkHooks("")...)
+	for _, p := range w.checkHooks("") { // another user may be meant to run kvfs
+		p.Severity = config.Warning
+		problems = append(problems, p)
+	}
 	problems = append(problems, hookProblems(w)...)
 	var overlap *fs.MountpointError
 	if errors.As(checkNested(all, rootless()), &overlap) {

@@ -89,8 +89,8 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	if err := now.checkPersistent(a.server.unit); err != nil {
 		return nil, err
 	}
-	if errs := now.checkHooks(a.server.unit); errs != nil {
-		return nil, fail(exitSettings, "settings", errs[0].Hint, "%s: %s", position(o.name(), errs[0]), errs[0].Fact)
+	if err := refusedHooks(o, now.checkHooks(a.server.unit)); err != nil {
+		return nil, err
 	}
 	switch err := d.prepareComing(now); {
 	case err != nil && k.serving != nil: // as for its predecessor; it is tried again

@@ -52,7 +52,7 @@ func (d *daemon) newHooks() *hook.Runner {
 // hooked are the certificates that have hooks, as they are served now. Of several entries of a certificate the hooks
 // of all count.
 func (d *daemon) hooked() (all []hook.Certificate) {
-	w, at := d.wanted(), map[string]int{}
+	w, at, late := d.wanted(), map[string]int{}, map[string]bool{}
 	for _, c := range w.cfg.Certificates {
 		if len(c.OnChange) == 0 {
 			continue
@@ -67,15 +67,13 @@ func (d *daemon) hooked() (all []hook.Certificate) {
 		for _, a := range c.OnChange {
 			all[i].Actions = append(all[i].Actions, hookAction(a))
 		}
-		if d.disks.late(c.Store) {
-			delete(at, key) // and nothing is known of its version until the files are written
-		}
+		late[key] = late[key] || d.disks.late(c.Store)
 	}
 	if len(all) == 0 {
 		return nil
 	}
 	for _, c := range d.syncer.Report().Certificates {
-		if i, ok := at[c.Source.Key()]; ok {
+		if i, ok := at[c.Source.Key()]; ok && !late[c.Source.Key()] { // it leads nowhere else until the files are written
 			all[i].Version, all[i].NotAfter = string(c.Version), c.NotAfter
 		}
 	}
@@ -149,7 +147,7 @@ func (ds *disks) late(store string) bool {
 	})
 }
 
-// checkHooks refuses what this kvfs has no right to do.
+// checkHooks refuses what a kvfs with the rights of this process, or the server of a unit, has no right to do.
 func (w wanted) checkHooks(unit string) config.Problems {
 	var problems config.Problems
 	for _, c := range w.cfg.Certificates {
@@ -164,6 +162,13 @@ func (w wanted) checkHooks(unit string) config.Problems {
 	return problems
 }
 
+func refusedHooks(o origin, problems config.Problems) error {
+	if len(problems) == 0 {
+		return nil
+	}
+	return fail(exitSettings, "settings", problems[0].Hint, "%s: %s", position(o.name(), problems[0]), problems[0].Fact)
+}
+
 // refusedAction says why an action can never succeed: without rights there are no other users, and no signals to
 // their processes.
 func refusedAction(a config.Action, unit string) (fact, hint string) {
@@ -173,10 +178,10 @@ func refusedAction(a config.Action, unit string) (fact, hint string) {
 		return fmt.Sprintf("the hook %q is for the unit of kvfs itself", what), "name the unit that is to load the certificate"
 	case unit != "" && a.PIDFile != "":
 		return fmt.Sprintf("the hook %q: the server of a systemd unit has no right to send signals to other users' processes", what), `signal a unit instead: "unit" in place of "pidFile", which systemd does`
-	case a.User == "" || os.Geteuid() == 0 && unit == "" || isSelf(a.User):
+	case a.User == "" || unit == "" && (os.Geteuid() == 0 || isSelf(a.User)):
 		return "", ""
 	case unit != "":
-		return fmt.Sprintf("the hook %q is to be run as the user %s, and the server of a systemd unit has no right to that", what, a.User), `leave "user" out, and let the command start a unit that does the work`
+		return fmt.Sprintf("the hook %q is to be run as the user %s, and the server of a systemd unit runs everything as its own", what, a.User), `leave "user" out, and restart a unit that does the work`
 	}
 	return fmt.Sprintf("the hook %q is to be run as the user %s, which needs root", what, a.User), `leave "user" out, or run kvfs as root`
 }
