@@ -279,6 +279,10 @@ func TestServiceReloadsTheUnitsThatItMay(t *testing.T) {
 			t.Errorf("%v: exit code %d, %s%s", action, code, out, errs)
 		}
 	}
+	s.m.must("systemctl", "stop", unitName)
+	if _, _, code := s.m.run("systemctl", "start", unitName); code == 0 || !strings.Contains(string(s.m.log()), "is for the unit of kvfs itself") || s.mounts() != nil {
+		t.Errorf("it starts with them: exit code %d, mounts %v", code, s.mounts())
+	}
 }
 
 // settings of a document of ours, the first in a file.

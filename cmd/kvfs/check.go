@@ -51,6 +51,7 @@ type checkedCertificate struct {
 	Links    []string     `json:"links"`
 	Identity string       `json:"identity"`
 	ACLs     []checkedACL `json:"acls"`
+	OnChange []string     `json:"onChange,omitempty"` // what is done after a renewal, in words
 
 	Online *checkedOnline `json:"online,omitempty"` // with --online
 }
@@ -266,7 +267,11 @@ func served(cfg *config.Config) (all []checkedStore, certificates []checkedCerti
 		for _, g := range c.Grants {
 			grants = append(grants, checkedACL(g))
 		}
-		certificates = append(certificates, checkedCertificate{URL: c.Ref.String(), Vault: c.Ref.Vault(), Name: c.Ref.Name(), Version: c.Ref.Version(),
+		var hooks []string
+		for _, action := range c.OnChange {
+			hooks = append(hooks, hookAction(action).String())
+		}
+		certificates = append(certificates, checkedCertificate{OnChange: hooks, URL: c.Ref.String(), Vault: c.Ref.Vault(), Name: c.Ref.Name(), Version: c.Ref.Version(),
 			Store: c.Store, Links: linkPaths(c, true), Identity: c.Identity.String(), ACLs: grants})
 	}
 	return all, certificates
