@@ -168,15 +168,34 @@ func TestHAProxyServesTheNewCertificateWithoutAReload(t *testing.T) {
 	}
 }
 
-// Somebody who has died in the middle has left a transaction, which the next try goes on with.
-func TestTransactionOfADeadProcessIsGoneOnWith(t *testing.T) {
-	h := startHAProxy(t, "admin")
-	if said, err := askHAProxy(t.Context(), h.socket, slices.Concat([]byte("set ssl cert "+h.path("one.pem")+" <<\n"), selfSigned(t, 40), []byte("\n"))); err != nil || !strings.HasPrefix(said, "Transaction created") {
-		t.Fatal(said, err)
+// Somebody who has died in the middle has left a transaction, which the next try goes on with, or ends: haproxy has one
+// at a time.
+func TestTransactionOfADeadProcessIsNotInTheWay(t *testing.T) {
+	h, good := startHAProxy(t, "admin"), selfSigned(t, 41)
+	content := good
+	r := New(Options{Content: func(string) ([]byte, error) { return content, nil }})
+	begin := func() {
+		t.Helper()
+		if said, err := askHAProxy(t.Context(), h.socket, slices.Concat([]byte("set ssl cert "+h.path("one.pem")+" <<\n"), selfSigned(t, 40), []byte("\n"))); err != nil || !strings.HasPrefix(said, "Transaction created") {
+			t.Fatal(said, err)
+		}
 	}
-	r := New(Options{Content: func(string) ([]byte, error) { return selfSigned(t, 41), nil }})
-	if _, err := r.tellHAProxy(t.Context(), Action{HAProxy: h.socket}, []Change{{Paths: []string{h.path("one.pem")}}}); err != nil || h.serves() != 41 {
+	tell := func(name string) error {
+		_, err := r.tellHAProxy(t.Context(), Action{HAProxy: h.socket}, []Change{{Paths: []string{h.path(name)}}})
+		return err
+	}
+	begin()
+	if err := tell("one.pem"); err != nil || h.serves() != 41 {
 		t.Error(err, h.serves())
+	}
+	begin()
+	content = good[:300]
+	if err := tell("one.pem"); err == nil {
+		t.Error("a bad one is taken")
+	}
+	content = selfSigned(t, 42)
+	if err := tell("two.pem"); err != nil {
+		t.Error(err)
 	}
 }
 
