@@ -394,3 +394,39 @@ END`, cluster, addrs["postgres"], link))
 	m.must("systemctl", "stop", "nginx", "haproxy", "apache2", "postgresql@"+cluster+"-main")
 	m.must("systemctl", "stop", "kvfs-mount.service")
 }
+
+// Nobody knows what was served before a start, unless there are real files: then what was renewed meanwhile is a
+// renewal.
+func TestHooksAfterAStop(t *testing.T) {
+	needRoot(t)
+	for _, files := range []string{"no", "instead"} {
+		t.Run(files, func(t *testing.T) {
+			s := newSite(t, emulator.Profile{Name: "www"})
+			s.plain()
+			out := filepath.Join(s.dir, "out")
+			s.configure(func(d document) {
+				d.onChange(shell(`echo "$KVFS_OLD_VERSION>$KVFS_NEW_VERSION" >> ` + out))
+				d["kvfs"].(map[string]any)["persistent"] = files
+			})
+			s.mount()
+			first := s.certificate("www").Version
+			s.end(syscall.SIGTERM)
+			second, err := s.vault.Rotate("", "www")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.mount()
+			want := []string{}
+			if files != "no" {
+				want = append(want, first+">"+second)
+				s.until("the renewal of the time in between is told", func() bool { return len(lines(out)) > 0 })
+			}
+			third := s.rotate("www")
+			want = append(want, second+">"+third)
+			s.until("the next one is told", func() bool { return len(lines(out)) >= len(want) })
+			if got := lines(out); !slices.Equal(got, want) {
+				t.Errorf("%q, want %q", got, want)
+			}
+		})
+	}
+}
