@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -149,7 +148,7 @@ func otherwise(a, b *entry) (names []string) {
 		{"onChangedIssuer", a.Guards.HoldChangedIssuer != b.Guards.HoldChangedIssuer},
 		{"verifyChain", a.Guards.VerifyChain != b.Guards.VerifyChain},
 		{"fetchIssuers", a.Guards.FetchIssuers != b.Guards.FetchIssuers},
-		{"onChange", !slices.EqualFunc(a.OnChange, b.OnChange, func(x, y Action) bool { return reflect.DeepEqual(x, y) })},
+		{"onChange", !slices.EqualFunc(a.OnChange, b.OnChange, Action.equal)},
 	} {
 		if field.differs {
 			names = append(names, field.name)

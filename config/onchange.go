@@ -34,6 +34,12 @@ type Window struct {
 	From, To int   // minutes of the day; a To that is not later is one of the next day
 }
 
+// equal tells whether two actions are the same in everything.
+func (a Action) equal(b Action) bool {
+	return a.Verb == b.Verb && a.Unit == b.Unit && slices.Equal(a.Command, b.Command) && a.User == b.User && a.Signal == b.Signal && a.PIDFile == b.PIDFile &&
+		a.HAProxy == b.HAProxy && a.Name == b.Name && slices.Equal(a.Check, b.Check) && a.Timeout == b.Timeout && a.Splay == b.Splay && a.Window == b.Window
+}
+
 const (
 	maxActions  = 32
 	maxArgs     = 100
@@ -70,11 +76,13 @@ func (o *object) onChange(actions *[]Action) {
 	*actions = all
 }
 
-// verbs are the fields of an action that name a unit and what is done to it.
-func verbs() []string { return []string{"reload", "reloadOrRestart", "restart"} }
-
 // actionKinds are the fields of which an action has one.
-func actionKinds() []string { return append(verbs(), "command", "signal", "haproxy") }
+func actionKinds() []string {
+	return []string{"reload", "reloadOrRestart", "restart", "command", "signal", "haproxy"}
+}
+
+// verbs are those of them that name a unit and what is done to it.
+func verbs() []string { return actionKinds()[:3] }
 
 // belongings are fields that mean something beside some kinds alone. A check may be there whatever is done, and have a user.
 func belongings() map[string][]string {
@@ -101,12 +109,7 @@ func (r reader) action(n *node, path string) (a Action, ok bool) {
 	case len(kinds) > 1:
 		o.fault(o.keyAt(kinds[1]), path+" has both "+kinds[0]+" and "+kinds[1], "make two actions of it")
 	}
-	for _, name := range o.known.names { // in their order
-		with := belongings()[name]
-		if o.get(name) != nil && with != nil && !slices.ContainsFunc(with, func(w string) bool { return o.get(w) != nil }) {
-			o.fault(o.keyAt(name), o.join(name)+" has no effect without "+strings.Join(with, " or "), "remove it")
-		}
-	}
+	o.belongs("unit", "pidFile", "name", "user")
 	o.target(&a)
 	a.Check = o.argv("check")
 	if o.get("user") != nil {
@@ -118,6 +121,19 @@ func (r reader) action(n *node, path string) (a Action, ok bool) {
 		a.Window = o.window(n, o.join("window"))
 	}
 	return a, len(kinds) == 1
+}
+
+// belongs refuses fields that mean nothing beside what else is there.
+func (o *object) belongs(names ...string) {
+	for _, name := range names {
+		if o.get(name) == nil {
+			continue
+		}
+		with := belongings()[name]
+		if !slices.ContainsFunc(with, func(w string) bool { return o.get(w) != nil }) {
+			o.fault(o.keyAt(name), o.join(name)+" has no effect without "+strings.Join(with, " or "), "remove it")
+		}
+	}
 }
 
 // target reads what is done to whom.
@@ -182,6 +198,10 @@ func (o *object) argv(name string) (argv []string) {
 	if !ok {
 		return nil
 	}
+	if len(items) > maxArgs {
+		o.fault(n.at(), fmt.Sprintf("%s: a list of %d arguments", o.join(name), len(items)), "write a script")
+		return nil
+	}
 	for i, item := range items {
 		arg, ok := o.text(item, at(o.join(name), i))
 		switch {
@@ -196,8 +216,6 @@ func (o *object) argv(name string) (argv []string) {
 	switch {
 	case len(argv) == 0:
 		o.fault(n.at(), o.join(name)+" is empty", hint)
-	case len(argv) > maxArgs:
-		o.fault(n.at(), fmt.Sprintf("%s: a list of %d arguments", o.join(name), len(argv)), "write a script")
 	case !strings.HasPrefix(argv[0], "/"): // looked for where? No shell sees it
 		o.mismatch(items[0], at(o.join(name), 0), "an absolute path", hint)
 	}

@@ -95,3 +95,23 @@ func TestTheNearestOnChangeCounts(t *testing.T) {
 		t.Error("a list without end")
 	}
 }
+
+// Of two entries of one certificate it is said when they differ, in whatever.
+func TestActionsDifferByEveryField(t *testing.T) {
+	for i := range reflect.TypeFor[Action]().NumField() {
+		var a, b Action
+		switch f := reflect.ValueOf(&b).Elem().Field(i); f.Interface().(type) {
+		case string:
+			f.SetString("x")
+		case []string:
+			f.Set(reflect.ValueOf([]string{"x"}))
+		case time.Duration:
+			f.SetInt(1)
+		case Window:
+			f.Set(reflect.ValueOf(Window{To: 1}))
+		}
+		if a.equal(b) || reflect.DeepEqual(a, b) || !b.equal(b) {
+			t.Errorf("%s makes no difference", reflect.TypeFor[Action]().Field(i).Name)
+		}
+	}
+}

@@ -23,14 +23,15 @@ type Certificate struct {
 	Name     string // for people and commands, without a space: contoso-web.www
 	Version  string // "": nothing is served
 	NotAfter time.Time
-	Paths    []string // of its links
-	Actions  []Action // when that version changes
+	Actions  []Action // when that version changes; certificates may share them, and nobody writes to them
 }
 
 // Options of a Runner.
 type Options struct {
 	// Serving are all certificates that have actions, as their links lead now. It is called by Run.
 	Serving func() []Certificate
+	// Paths are the links of a certificate.
+	Paths func(key string) []string
 	// Content is a certificate with its chain and key in PEM, as Serving has it or newer.
 	Content func(key string) ([]byte, error)
 	// Records outlive this process; nil: what is pending is lost with it.
@@ -77,7 +78,6 @@ type certificate struct {
 	NotAfter time.Time          `json:"notAfter"`
 	Asked    []string           `json:"asked"`             // ids of the actions, in order
 	Pending  map[string]pending `json:"pending,omitempty"` // by the id of the action
-	paths    []string
 }
 
 // pending is what an action has not been done for.
@@ -114,6 +114,9 @@ func New(opts Options) *Runner {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Runner{opts: opts, log: opts.Logger, looks: make(chan struct{}, 1), certs: map[string]*certificate{}, jobs: map[string]*job{}}
+	if r.opts.Paths == nil {
+		r.opts.Paths = func(string) []string { return nil }
+	}
 	if r.opts.perform == nil {
 		r.opts.perform = r.perform
 	}
@@ -199,21 +202,28 @@ func (r *Runner) observe(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	changes, asked, served := map[string][]byte{}, map[string]bool{}, map[string]bool{}
+	shared := map[*Action][]string{} // ids of actions that many certificates have, by the first of these
 	for _, c := range all {
-		var ids []string
-		for _, a := range c.Actions {
-			id := a.id()
-			ids = append(ids, id)
-			if !asked[id] {
-				asked[id] = true
-				r.job(id, a).place = len(asked)
-			}
-		}
-		if len(ids) == 0 {
+		if len(c.Actions) == 0 {
 			continue
 		}
-		slices.Sort(ids)
-		ids = slices.Compact(ids)
+		ids := shared[&c.Actions[0]]
+		if len(ids) != len(c.Actions) {
+			ids = nil
+			for _, a := range c.Actions {
+				id := a.id()
+				if slices.Contains(ids, id) {
+					continue
+				}
+				ids = append(ids, id)
+				if !asked[id] {
+					asked[id] = true
+					r.job(id, a).place = len(asked)
+				}
+			}
+			slices.Sort(ids)
+			shared[&c.Actions[0]] = ids
+		}
 		served[c.Key] = true
 		if r.compare(c, ids, now) {
 			changes[recordCertificate+c.Key] = r.certs[c.Key].record()
@@ -259,10 +269,10 @@ func (r *Runner) compare(c Certificate, ids []string, now time.Time) (changed bo
 	case k == nil && c.Version == "":
 		return false
 	case k == nil:
-		r.certs[c.Key] = &certificate{Name: c.Name, Version: c.Version, NotAfter: c.NotAfter, Asked: ids, Pending: map[string]pending{}, paths: c.Paths}
+		r.certs[c.Key] = &certificate{Name: c.Name, Version: c.Version, NotAfter: c.NotAfter, Asked: ids, Pending: map[string]pending{}}
 		return true
 	}
-	k.Name, k.paths = c.Name, c.Paths
+	k.Name = c.Name
 	if !slices.Equal(k.Asked, ids) {
 		k.ask(ids)
 		changed = true
@@ -387,7 +397,7 @@ func (r *Runner) ordered() []*job {
 func (r *Runner) changes(j *job) (all []Change) {
 	for key, c := range r.certs {
 		if p, ok := c.Pending[j.id]; ok {
-			all = append(all, Change{Key: key, Name: c.Name, Old: p.Old, New: c.Version, Paths: c.paths})
+			all = append(all, Change{Key: key, Name: c.Name, Old: p.Old, New: c.Version})
 		}
 	}
 	slices.SortFunc(all, func(a, b Change) int { return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Key, b.Key)) })
@@ -426,6 +436,11 @@ type outcome struct {
 // fly does what is to be done.
 func (f *flight) fly(ctx context.Context, r *Runner) (all []outcome) {
 	a := f.actions[0]
+	for _, changes := range f.changes {
+		for i := range changes {
+			changes[i].Paths = r.opts.Paths(changes[i].Key)
+		}
+	}
 	err := f.checks(ctx, r)
 	for i, j := range f.jobs {
 		o := outcome{job: j, changes: f.changes[i], began: f.began}

@@ -57,7 +57,7 @@ func (w *world) serve(key, version string, actions ...Action) {
 	defer w.mu.Unlock()
 	c := w.served[key]
 	if c == nil {
-		c = &Certificate{Key: key, Name: key, Paths: []string{"/tls/" + key}, NotAfter: time.Now().Add(90 * 24 * time.Hour)}
+		c = &Certificate{Key: key, Name: key, NotAfter: time.Now().Add(90 * 24 * time.Hour)}
 		w.served[key] = c
 	}
 	if c.Version = version; actions != nil {
@@ -92,6 +92,9 @@ func (w *world) perform(ctx context.Context, a Action, changes []Change) ([]Chan
 	said := fmt.Sprintf("%v %s:", time.Since(w.began).Round(time.Millisecond), a)
 	for _, c := range changes {
 		said += fmt.Sprintf(" %s %s>%s", c.Name, c.Old, c.New)
+		if !slices.Equal(c.Paths, []string{"/tls/" + c.Key}) {
+			w.t.Errorf("the links of %s are %q", c.Key, c.Paths)
+		}
 	}
 	if err != nil {
 		said += " failed"
@@ -111,7 +114,7 @@ func (w *world) perform(ctx context.Context, a Action, changes []Change) ([]Chan
 
 // run runs a Runner until stop is called.
 func (w *world) run() (r *Runner, stop func()) {
-	r = New(Options{Serving: w.serving, Records: w.records, perform: w.perform, Seed: "machine"})
+	r = New(Options{Serving: w.serving, Paths: func(key string) []string { return []string{"/tls/" + key} }, Records: w.records, perform: w.perform, Seed: "machine"})
 	ctx, cancel := context.WithCancel(w.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()

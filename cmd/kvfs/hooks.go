@@ -45,7 +45,7 @@ func (r hookRecords) Put(changes map[string][]byte) error {
 }
 
 func (d *daemon) newHooks() *hook.Runner {
-	return hook.New(hook.Options{Serving: d.hooked, Content: d.combined, Records: hookRecords{d.image}, Logger: d.log, Seed: machineSeed(),
+	return hook.New(hook.Options{Serving: d.hooked, Paths: d.pathsOf, Content: d.combined, Records: hookRecords{d.image}, Logger: d.log, Seed: machineSeed(),
 		Spared: []int{d.client.Keeper()}})
 }
 
@@ -53,6 +53,7 @@ func (d *daemon) newHooks() *hook.Runner {
 // of all count.
 func (d *daemon) hooked() (all []hook.Certificate) {
 	w, at, late := d.wanted(), map[string]int{}, map[string]bool{}
+	shared := map[*config.Action][]hook.Action{} // by the first: most certificates have those of all
 	for _, c := range w.cfg.Certificates {
 		if len(c.OnChange) == 0 {
 			continue
@@ -63,10 +64,17 @@ func (d *daemon) hooked() (all []hook.Certificate) {
 			i, at[key] = len(all), len(all)
 			all = append(all, hook.Certificate{Key: key, Name: c.Ref.Vault() + "." + c.Ref.Name()})
 		}
-		all[i].Paths = append(all[i].Paths, linkPaths(c, true)...)
-		for _, a := range c.OnChange {
-			all[i].Actions = append(all[i].Actions, hookAction(a))
+		actions := shared[&c.OnChange[0]]
+		if actions == nil {
+			for _, a := range c.OnChange {
+				actions = append(actions, hookAction(a))
+			}
+			shared[&c.OnChange[0]] = slices.Clip(actions)
 		}
+		if len(all[i].Actions) > 0 && &all[i].Actions[0] != &actions[0] {
+			actions = slices.Concat(all[i].Actions, actions)
+		}
+		all[i].Actions = actions
 		late[key] = late[key] || d.disks.late(c.Store)
 	}
 	if len(all) == 0 {
@@ -84,6 +92,16 @@ func hookAction(a config.Action) hook.Action {
 	verbs := map[string]hook.Verb{"reload": hook.Reload, "reloadOrRestart": hook.ReloadOrRestart, "restart": hook.Restart}
 	return hook.Action{Verb: verbs[a.Verb], Unit: a.Unit, Command: a.Command, User: a.User, Signal: a.Signal, PIDFile: a.PIDFile,
 		HAProxy: a.HAProxy, Name: a.Name, Check: a.Check, Timeout: a.Timeout, Splay: a.Splay, Window: hook.Window(a.Window)}
+}
+
+// pathsOf are the links of a certificate in all stores.
+func (d *daemon) pathsOf(key string) (all []string) {
+	for _, c := range d.wanted().cfg.Certificates {
+		if source(c).Key() == key {
+			all = append(all, linkPaths(c, true)...)
+		}
+	}
+	return all
 }
 
 // combined is a certificate with its chain and key, from memory: this process does not read from the mount that it
@@ -148,14 +166,13 @@ func (ds *disks) late(store string) bool {
 }
 
 // checkHooks refuses what a kvfs with the rights of this process, or the server of a unit, has no right to do.
-func (w wanted) checkHooks(unit string) config.Problems {
-	var problems config.Problems
+func (w wanted) checkHooks(unit string) (problems config.Problems) {
+	seen := map[string]bool{"": true}
 	for _, c := range w.cfg.Certificates {
 		for _, a := range c.OnChange {
-			fact, hint := refusedAction(a, unit)
-			p := config.Problem{Severity: config.Error, Line: c.Line, Column: c.Column, Fact: fact, Hint: hint}
-			if fact != "" && !slices.ContainsFunc(problems, func(other config.Problem) bool { return other.Fact == fact }) {
-				problems = append(problems, p)
+			if fact, hint := refusedAction(a, unit); !seen[fact] {
+				seen[fact] = true
+				problems = append(problems, config.Problem{Severity: config.Error, Line: c.Line, Column: c.Column, Fact: fact, Hint: hint})
 			}
 		}
 	}
@@ -196,33 +213,38 @@ func isSelf(name string) bool {
 // hookProblems are those of this machine, where another one may be meant.
 func hookProblems(w wanted) (problems config.Problems) {
 	seen := map[string]bool{}
+	lacks := func(c config.Certificate, what, name string, there func(string) bool) {
+		if name == "" || seen[what+name] {
+			return
+		}
+		if seen[what+name] = true; !there(name) {
+			problems = append(problems, config.Problem{Severity: config.Warning, Line: c.Line, Column: c.Column,
+				Fact: fmt.Sprintf("onChange: %s %s on this machine", name, what), Hint: "it has to be there when the certificate is renewed"})
+		}
+	}
 	for _, c := range w.cfg.Certificates {
 		for _, a := range c.OnChange {
-			var facts []string
 			for _, argv := range [][]string{a.Command, a.Check} {
-				if len(argv) == 0 {
-					continue
-				}
-				if info, err := os.Stat(argv[0]); err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0 {
-					facts = append(facts, fmt.Sprintf("onChange: %s is not a program on this machine", argv[0]))
+				if len(argv) > 0 {
+					lacks(c, "is not a program", argv[0], isProgram)
 				}
 			}
-			if a.User != "" {
-				_, byName := user.Lookup(a.User)
-				_, byID := user.LookupId(a.User)
-				if byName != nil && byID != nil {
-					facts = append(facts, fmt.Sprintf("onChange: there is no user %s on this machine", a.User))
-				}
-			}
-			for _, fact := range facts {
-				if !seen[fact] {
-					seen[fact] = true
-					problems = append(problems, config.Problem{Severity: config.Warning, Line: c.Line, Column: c.Column, Fact: fact, Hint: "it has to be there when the certificate is renewed"})
-				}
-			}
+			lacks(c, "is not a user", a.User, isUser)
 		}
 	}
 	return problems
+}
+
+func isProgram(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
+}
+
+// isUser tells whether there is a user of this name, or number.
+func isUser(name string) bool {
+	_, byName := user.Lookup(name)
+	_, byID := user.LookupId(name)
+	return byName == nil || byID == nil
 }
 
 // hookStatus is what has become of the hooks.
