@@ -151,17 +151,29 @@ func (a *app) printHooks(hooks []status.Hook, now time.Time) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nAFTER RENEWALS\tSTATE\tPENDING\tLAST RUN\tLAST SUCCESS\tFAILURES\tNEXT TRY")
 	for _, h := range hooks {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%s\n", h.Action, h.State, len(h.Pending), ago(h.LastRun, now), ago(h.LastSuccess, now), h.Failures, until(h.NextTry, now))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%s\n", inColumn(h.Action), h.State, len(h.Pending), ago(h.LastRun, now), ago(h.LastSuccess, now), h.Failures, until(h.NextTry, now))
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("printing: %w", err)
 	}
 	for _, h := range hooks {
-		if h.Error != nil {
+		switch {
+		case h.Error != nil:
 			a.printf("\n%s\n  error: %s\n  hint: %s\n", h.Action, h.Error.Fact, h.Error.Hint)
+		case h.Note != "":
+			a.printf("\n%s\n  %s\n", h.Action, h.Note)
 		}
 	}
 	return nil
+}
+
+// inColumn is text that may be long, as commands are, for a column of a table.
+func inColumn(s string) string {
+	const most = 60
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-3]) + "..."
+	}
+	return s
 }
 
 func (a *app) printReport(r status.Report, now time.Time) error {
