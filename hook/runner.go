@@ -28,7 +28,7 @@ type Certificate struct {
 
 // Options of a Runner.
 type Options struct {
-	// Serving are all certificates that have actions, as their links lead now. It is called by Run.
+	// Serving are all certificates that have actions, as their links lead now. It is called by Look.
 	Serving func() []Certificate
 	// Paths are the links of a certificate.
 	Paths func(key string) []string
@@ -61,11 +61,13 @@ const (
 
 // Runner does actions. Run does all of it; Look and Report may be called from any goroutine.
 type Runner struct {
-	opts  Options
-	log   *slog.Logger
-	looks chan struct{}
+	opts Options
+	log  *slog.Logger
+	news chan struct{} // has a value when Look has looked
 
-	// mu is held to write or read these, never while anything is done. Run alone writes them.
+	looking sync.Mutex // held by Look, so that what it has seen first it takes in first
+
+	// mu is held to write or read these, never while anything is done.
 	mu    sync.Mutex
 	certs map[string]*certificate
 	jobs  map[string]*job // by the id of the action
@@ -113,7 +115,7 @@ func New(opts Options) *Runner {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{opts: opts, log: opts.Logger, looks: make(chan struct{}, 1), certs: map[string]*certificate{}, jobs: map[string]*job{}}
+	r := &Runner{opts: opts, log: opts.Logger, news: make(chan struct{}, 1), certs: map[string]*certificate{}, jobs: map[string]*job{}}
 	if r.opts.Paths == nil {
 		r.opts.Paths = func(string) []string { return nil }
 	}
@@ -144,11 +146,15 @@ func New(opts Options) *Runner {
 	return r
 }
 
-// Look makes Run compare what is served with what was done. It does not wait.
+// Look compares what is served with what was done, and leaves the rest to Run. It is to be called whenever what is
+// served may have changed, before it may change again: the first version that is seen is no change.
 func (r *Runner) Look() {
+	r.looking.Lock()
+	defer r.looking.Unlock()
+	r.observe(r.opts.Serving(), time.Now())
 	select {
-	case r.looks <- struct{}{}:
-	default: // it is about to
+	case r.news <- struct{}{}:
+	default: // it has not taken up the last one
 	}
 }
 
@@ -165,8 +171,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-r.looks:
-		r.observe(time.Now())
+	case <-r.news:
 	}
 	for flying := 0; ctx.Err() == nil; {
 		for _, f := range r.due(time.Now(), concurrency-flying) {
@@ -180,8 +185,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
-		case <-r.looks:
-			r.observe(time.Now())
+		case <-r.news:
 		case o := <-ended:
 			flying--
 			r.land(ctx, o, time.Now())
@@ -197,8 +201,7 @@ func (r *Runner) Run(ctx context.Context) error {
 }
 
 // observe finds out for what there is something to do.
-func (r *Runner) observe(now time.Time) {
-	all := r.opts.Serving()
+func (r *Runner) observe(all []Certificate, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	changes, asked, served := map[string][]byte{}, map[string]bool{}, map[string]bool{}

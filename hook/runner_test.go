@@ -165,6 +165,21 @@ func TestOneRunForAllThatWasRenewedTogether(t *testing.T) {
 	})
 }
 
+// Whoever has begun with what was there before finds the first renewal a moment later.
+func TestRenewalRightAfterTheStartIsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.serve("a", "1", nginx)
+		r, stop := w.run()
+		defer stop()
+		r.Look()
+		w.serve("a", "2")
+		r.Look()
+		time.Sleep(time.Minute)
+		w.is("50ms reload nginx.service: a 1>2")
+	})
+}
+
 // What comes while an action is done is another run of it, for the newest alone.
 func TestRenewalsDuringARunAreTheNextRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

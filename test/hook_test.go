@@ -121,7 +121,7 @@ func TestHooksThatFailHarmNothing(t *testing.T) {
 		d.entry("api")["kvfs"] = map[string]any{"onChange": []any{}}
 	})
 	s.mount()
-	if r := s.report(); r.State != status.Ready || len(r.Hooks) != 5 {
+	if r := s.report(); r.State != status.Ready || len(r.Hooks) != 5 || r.Hooks[0].State != "idle" {
 		t.Errorf("%s with %d hooks", r.State, len(r.Hooks))
 	}
 	s.rotate("api")
@@ -162,15 +162,12 @@ func TestHooksThatFailHarmNothing(t *testing.T) {
 	if got := s.leads("contoso-web.www"); got != again {
 		t.Errorf("the link leads to %s", got)
 	}
-	s.until("the one that was missing is done", func() bool { return s.hook(program).State == "idle" })
-	if got := lines(good); !strings.Contains(strings.Join(got, " "), "-"+again) {
-		t.Errorf("%q, and nothing of %s", got, again)
-	}
+	s.until("the one that was missing is done", func() bool { return strings.Contains(strings.Join(lines(good), " "), "-"+again) })
 	// They are mended, which is done for what was pending.
 	s.configure(func(d document) { d.onChange(shell("echo mended >> " + good)) })
 	s.must("refresh", "--settings")
 	s.until("the mended one is done", func() bool { return slices.Contains(lines(good), "mended") })
-	s.until("all is well", func() bool { return s.report().State == status.Ready })
+	s.until("all is well", func() bool { return s.report().State == status.Ready && s.hook("mended").State == "idle" })
 	if r := s.report(); len(r.Hooks) != 1 || r.Hooks[0].State != "idle" || r.Hooks[0].Runs != 1 {
 		t.Errorf("%+v", r.Hooks)
 	}

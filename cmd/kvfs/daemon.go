@@ -57,6 +57,8 @@ type daemon struct {
 	stop       context.CancelFunc
 	// shown is set when the stores are visible.
 	shown atomic.Bool
+	// published is set when links lead to what the poller says.
+	published atomic.Bool
 	// announced is set when kvfs is ready for those who wait for certificates.
 	announced atomic.Bool
 	// reloads are wishes to read the settings again; each gets an answer.
@@ -106,7 +108,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	d.logIgnored(now.cfg)
 	d.set(now)
 	d.hooks = d.newHooks()
-	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed(), Published: d.hooks.Look}, d.settings(d.now, union(d.fs.Mounts(), stores)))
+	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed(), Published: d.lookAtHooks}, d.settings(d.now, union(d.fs.Mounts(), stores)))
 	d.remembered = d.good.covers(now)
 	d.good.forget()
 	d.loader.set(d.syncer)
@@ -354,7 +356,9 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 		case <-d.disks.failed: // so that there is an alarm
 		case <-d.disks.alarm():
 			d.disks.retry(ctx)
-			d.hooks.Look()
+			if d.published.Load() {
+				d.hooks.Look()
+			}
 		}
 	}
 }

@@ -49,6 +49,12 @@ func (d *daemon) newHooks() *hook.Runner {
 		Spared: []int{d.client.Keeper()}})
 }
 
+// lookAtHooks is called after each publication.
+func (d *daemon) lookAtHooks() {
+	d.published.Store(true)
+	d.hooks.Look()
+}
+
 // hooked are the certificates that have hooks, as they are served now. Of several entries of a certificate the hooks
 // of all count.
 func (d *daemon) hooked() (all []hook.Certificate) {
