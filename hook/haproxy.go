@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 )
@@ -114,7 +115,11 @@ func askHAProxy(ctx context.Context, socket string, command []byte) (string, err
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", socket)
 	if err != nil {
-		return "", failed(haproxyHint, "haproxy cannot be reached at %s: %v", socket, unwrapped(err))
+		hint := haproxyHint
+		if errors.Is(err, os.ErrPermission) {
+			hint = "put the user of kvfs into the group of the socket: stats socket PATH mode 660 group GROUP level admin"
+		}
+		return "", failed(hint, "haproxy cannot be reached at %s: %v", socket, unwrapped(err))
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()

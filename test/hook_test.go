@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"kvfs/config"
 	"kvfs/emulator"
 	"kvfs/status"
 )
@@ -238,7 +239,10 @@ func TestServiceReloadsTheUnitsThatItMay(t *testing.T) {
 	needRoot(t)
 	needProgram(t, "dbus-daemon")
 	needProgram(t, "pkcheck")
+	needProgram(t, "haproxy")
 	units := maps.Clone(busUnits)
+	units["lb.service"] = "[Unit]\nDefaultDependencies=no\n[Service]\nType=notify\nExecStart=/usr/sbin/haproxy -Ws -f /etc/lb.cfg\n"
+	units["kvfs.service.d/groups.conf"] = "[Service]\nSupplementaryGroups=haproxy\n"
 	for _, name := range []string{"nginx", "haproxy", "other"} {
 		units[name+".service"] = "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/sleep infinity\nExecReload=/bin/sh -c 'echo " + name + " >> /run/reloads'\n"
 	}
@@ -246,10 +250,16 @@ func TestServiceReloadsTheUnitsThatItMay(t *testing.T) {
 	s := newService(t, units)
 	s.asDocumented("polkit-1/rules.d")
 	s.m.must("systemctl", "start", "dbus.service", "polkit.service", "nginx.service", "other.service", "postgresql.service")
-	hooks := []map[string]any{{"reload": "nginx.service"}, {"reload": "haproxy.service"}, {"reload": "other.service"}, {"reloadOrRestart": "postgresql"},
+	lb := &tlsServer{t: t, name: "haproxy", addr: freeAddress(t), client: s.client("www.example.com")}
+	balancing := fmt.Sprintf("global\n\tstats socket /run/lb.sock mode 660 group haproxy level admin\ndefaults\n\tmode http\n\ttimeout connect 5s\n\ttimeout client 5s\n\ttimeout server 5s\nfrontend f\n\tbind %s ssl crt %s/site\n\thttp-request return status 200 content-type text/plain string %q\n", lb.addr, config.DefaultStore, page)
+	if err := os.WriteFile(s.m.path("/etc/lb.cfg"), []byte(balancing), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	hooks := []map[string]any{{"haproxy": "/run/lb.sock"}, {"reload": "nginx.service"}, {"reload": "haproxy.service"}, {"reload": "other.service"}, {"reloadOrRestart": "postgresql"},
 		{"command": []string{"/bin/sh", "-c", "id -un; touch /etc/x; exec > /dev/null; cat /proc/1/stat"}}}
 	s.configureService(func(d document) { d.onChange(hooks...) })
 	s.m.must("systemctl", "start", unitName)
+	s.m.must("systemctl", "start", "lb.service")
 	if got := lines(s.m.path("/run/reloads")); !slices.Equal(got, []string{"restarted"}) {
 		t.Errorf("before any renewal: %q", got)
 	}
@@ -258,14 +268,15 @@ func TestServiceReloadsTheUnitsThatItMay(t *testing.T) {
 	if got := lines(s.m.path("/run/reloads")); !slices.Contains(got[1:], "nginx") || !slices.Contains(got[1:], "restarted") {
 		t.Errorf("%q", got)
 	}
+	lb.await(leaf(t, s.path("site"))) // with the rights of its group
 	s.until("what may not is refused", func() bool { return s.hook("other").Error != nil })
 	if h := s.hook("other"); !strings.Contains(h.Error.Fact, "nteractive authentication") || !strings.Contains(h.Error.Hint, "polkit") {
 		t.Errorf("%+v", h.Error)
 	}
 	s.until("the others are done", func() bool {
-		return s.hook("nginx").State == "idle" && s.hook("haproxy").State == "idle" && s.hook("postgresql").State == "idle"
+		return s.hook("nginx").State == "idle" && s.hook("haproxy.service").State == "idle" && s.hook("postgresql").State == "idle"
 	})
-	if h := s.hook("haproxy"); h.Note == "" || h.Runs != 1 {
+	if h := s.hook("haproxy.service"); h.Note == "" || h.Runs != 1 {
 		t.Errorf("a unit that does not run: %+v", h)
 	}
 	s.until("the command has failed", func() bool { return s.hook("command").Error != nil })
