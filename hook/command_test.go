@@ -261,7 +261,7 @@ func TestSignalGoesToTheProcessOfAPIDFile(t *testing.T) {
 	if err := ended.Run(); err != nil {
 		t.Fatal(err)
 	}
-	r := New(Options{Spared: []int{cmd.Process.Pid + 1<<20}})
+	r := New(Options{Spared: func() []int { return []int{cmd.Process.Pid + 1<<20} }})
 	for what, tt := range map[string]struct{ file, want string }{
 		"no file":          {filepath.Join(dir, "none"), "no such file"},
 		"no number":        {file("nginx\n"), "does not begin with the number of a process"},

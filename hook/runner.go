@@ -39,8 +39,8 @@ type Options struct {
 	Logger  *slog.Logger // default: nothing is logged
 	// Seed names this machine, for the splay.
 	Seed string
-	// Spared are processes that are sent no signal, beside this one.
-	Spared []int
+	// Spared are processes that are sent no signal, beside this one; nil: none are.
+	Spared func() []int
 
 	// perform is what does an action, in tests of when it is done.
 	perform func(ctx context.Context, a Action, changes []Change) (done []Change, note string, err error)
@@ -116,6 +116,9 @@ func New(opts Options) *Runner {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Runner{opts: opts, log: opts.Logger, news: make(chan struct{}, 1), certs: map[string]*certificate{}, jobs: map[string]*job{}}
+	if r.opts.Spared == nil {
+		r.opts.Spared = func() []int { return nil }
+	}
 	if r.opts.Paths == nil {
 		r.opts.Paths = func(string) []string { return nil }
 	}

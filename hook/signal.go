@@ -28,7 +28,7 @@ func ParseSignal(name string) syscall.Signal {
 func (r *Runner) signal(ctx context.Context, a Action) (note string, err error) {
 	s := ParseSignal(a.Signal)
 	if a.Unit == "" {
-		return "", signalPIDFile(a.PIDFile, s, r.opts.Spared)
+		return "", signalPIDFile(a.PIDFile, s, r.opts.Spared())
 	}
 	return withUnit(ctx, a.Unit, func(conn *dbus.Conn) error {
 		if err := conn.KillUnitWithTarget(ctx, a.Unit, dbus.Main, int32(s)); err != nil {

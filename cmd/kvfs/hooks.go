@@ -46,7 +46,7 @@ func (r hookRecords) Put(changes map[string][]byte) error {
 
 func (d *daemon) newHooks() *hook.Runner {
 	return hook.New(hook.Options{Serving: d.hooked, Paths: d.pathsOf, Content: d.combined, Records: hookRecords{d.image}, Logger: d.log, Seed: machineSeed(),
-		Spared: []int{d.client.Keeper()}})
+		Spared: func() []int { return []int{d.client.Keeper(), d.fs.Stats().Publisher} }})
 }
 
 // lookAtHooks is called after each publication.
