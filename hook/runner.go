@@ -71,6 +71,7 @@ type Runner struct {
 	mu    sync.Mutex
 	certs map[string]*certificate
 	jobs  map[string]*job // by the id of the action
+	asked map[string]bool // ids of what the settings have; the others are on their way out
 }
 
 // certificate is what is known of one. It is also its record.
@@ -241,8 +242,9 @@ func (r *Runner) observe(all []Certificate, now time.Time) {
 			changes[recordCertificate+key] = nil
 		}
 	}
+	r.asked = asked
 	for id, j := range r.jobs {
-		if !asked[id] && !j.flying {
+		if !asked[id] && !j.flying { // else when it has landed
 			delete(r.jobs, id)
 			changes[recordJob+id] = nil
 		}
@@ -512,6 +514,11 @@ func (r *Runner) land(ctx context.Context, all []outcome, now time.Time) {
 	records := map[string][]byte{}
 	for _, o := range all {
 		o.job.flying = false
+		if !r.asked[o.job.id] {
+			delete(r.jobs, o.job.id)
+			records[recordJob+o.job.id] = nil
+			continue
+		}
 		for _, c := range o.done {
 			if r.done(o.job, c, now) {
 				records[recordCertificate+c.Key] = r.certs[c.Key].record()
@@ -521,9 +528,7 @@ func (r *Runner) land(ctx context.Context, all []outcome, now time.Time) {
 			continue
 		}
 		r.note(o, now)
-		if r.jobs[o.job.id] == o.job {
-			records[recordJob+o.job.id] = encoded(o.job.history)
-		}
+		records[recordJob+o.job.id] = encoded(o.job.history)
 	}
 	r.keep(records)
 }
@@ -601,8 +606,8 @@ func (r *Runner) Report() (all []Status) {
 	defer r.mu.Unlock()
 	now := time.Now()
 	for _, j := range r.ordered() {
-		if j.place == 0 {
-			continue // of a predecessor's settings; nobody has looked yet
+		if !r.asked[j.id] {
+			continue // nobody has looked yet, or it was taken from the settings
 		}
 		s := Status{Action: j.action, State: Idle, LastRun: j.Tried, LastSuccess: j.Succeeded, Runs: j.Runs, Failures: j.Failures, Note: j.Note}
 		for _, c := range r.changes(j) {

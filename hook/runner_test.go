@@ -450,6 +450,31 @@ func TestHangingActionHoldsUpNoOther(t *testing.T) {
 	})
 }
 
+// One that is taken from the settings while it is done is gone when it ends, and before that for those who ask.
+func TestActionThatIsTakenAwayWhileItIsDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.takes = 10 * time.Second
+		w.serve("a", "1", nginx)
+		r, stop := w.run()
+		defer stop()
+		r.Look()
+		w.serve("a", "2")
+		r.Look()
+		time.Sleep(time.Second)
+		w.serve("a", "2", haproxy)
+		r.Look()
+		if got := r.Report(); len(got) != 1 || got[0].Action.HAProxy == "" {
+			t.Errorf("%+v", got)
+		}
+		time.Sleep(time.Minute)
+		w.is("50ms reload nginx.service: a 1>2", "1s haproxy /run/haproxy.sock: a 1>2")
+		if got := w.records.All(); len(got) != 2 || len(r.jobs) != 1 {
+			t.Errorf("%d jobs, records %q", len(r.jobs), got)
+		}
+	})
+}
+
 func TestPartOfARunThatHasFailedIsDoneAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, tries := newWorld(t), [][]string{}
