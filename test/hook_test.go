@@ -449,3 +449,38 @@ func TestHooksAfterAStop(t *testing.T) {
 		})
 	}
 }
+
+// An entry that was taken out by mistake, and comes back within its grace, has been away for the vault alone: what was
+// renewed meanwhile is a renewal. That it goes, or comes, is none.
+func TestHookOfAnEntryThatComesBack(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
+	s.plain()
+	out := filepath.Join(s.dir, "out")
+	configure := func(without bool) {
+		s.configure(func(d document) {
+			d.onChange(shell(`echo "$KVFS_CERT:$KVFS_OLD_VERSION>$KVFS_NEW_VERSION" >> ` + out))
+			if without {
+				d.secrets()["observedCertificates"] = []any{d.entry("api")}
+			}
+		})
+	}
+	configure(false)
+	s.mount()
+	first := s.certificate("www").Version
+	configure(true)
+	s.must("refresh", "--settings")
+	second, err := s.vault.Rotate("", "www")
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := s.certificate("api").Version
+	after := s.rotate("api")
+	s.until("the other one is told", func() bool { return len(lines(out)) > 0 })
+	configure(false)
+	s.must("refresh", "--settings")
+	s.until("the one that was away is told", func() bool { return len(lines(out)) > 1 })
+	if got, want := lines(out), []string{"contoso-web.api:" + api + ">" + after, "contoso-web.www:" + first + ">" + second}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

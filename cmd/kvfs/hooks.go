@@ -56,15 +56,24 @@ func (d *daemon) lookAtHooks() {
 }
 
 // hooked are the certificates that have hooks, as they are served now. Of several entries of a certificate the hooks
-// of all count.
+// of all count; one that the settings have no more is known for as long as its names stay, since it may come back.
 func (d *daemon) hooked() (all []hook.Certificate) {
-	w, at, late := d.wanted(), map[string]int{}, map[string]bool{}
+	w := d.wanted()
+	has := func(c config.Certificate) bool { return len(c.OnChange) > 0 }
+	if !slices.ContainsFunc(w.cfg.Certificates, has) && !slices.ContainsFunc(w.removed, func(r removed) bool { return has(r.Certificate) }) {
+		return nil
+	}
+	at, late, current := map[string]int{}, map[string]bool{}, map[string]bool{}
 	shared := map[*config.Action][]hook.Action{} // by the first: most certificates have those of all
-	for _, c := range w.cfg.Certificates {
-		if len(c.OnChange) == 0 {
+	for n, c := range w.certificates() {         // those that the settings have are first
+		key, gone := source(c).Key(), n >= len(w.cfg.Certificates)
+		if gone && current[key] {
 			continue
 		}
-		key := source(c).Key()
+		current[key] = current[key] || !gone
+		if !has(c) {
+			continue
+		}
 		i, known := at[key]
 		if !known {
 			i, at[key] = len(all), len(all)
@@ -83,9 +92,6 @@ func (d *daemon) hooked() (all []hook.Certificate) {
 		all[i].Actions = actions
 		late[key] = late[key] || d.disks.late(c.Store)
 	}
-	if len(all) == 0 {
-		return nil
-	}
 	for _, c := range d.syncer.Report().Certificates {
 		if i, ok := at[c.Source.Key()]; ok && !late[c.Source.Key()] { // it leads nowhere else until the files are written
 			all[i].Version, all[i].NotAfter = string(c.Version), c.NotAfter
@@ -102,7 +108,7 @@ func hookAction(a config.Action) hook.Action {
 
 // pathsOf are the links of a certificate in all stores.
 func (d *daemon) pathsOf(key string) (all []string) {
-	for _, c := range d.wanted().cfg.Certificates {
+	for _, c := range d.wanted().certificates() {
 		if source(c).Key() == key {
 			all = append(all, linkPaths(c, true)...)
 		}
@@ -114,7 +120,7 @@ func (d *daemon) pathsOf(key string) (all []string) {
 // answers for.
 func (d *daemon) combined(key string) ([]byte, error) {
 	s := d.fs.Snapshot()
-	for _, c := range d.wanted().cfg.Certificates {
+	for _, c := range d.wanted().certificates() {
 		if source(c).Key() != key || !c.Linked && c.LinkName == "" {
 			continue
 		}
