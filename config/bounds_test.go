@@ -127,6 +127,12 @@ func hostile(size int) map[string]string {
 		"identities of unknown types":  fill(list, `{"url":"https://abc.vault.azure.net/secrets/a#","kvfs":{"identity":{"type":"x"}}},`, `null`+end),
 		"misnamed around the settings": fill(`{"settings":`+small+`"":0},`, `"msiClientId":"",`, `"":0}`),
 		"layouts":                      fill(small+`"kvfs":{"layouts":[`, `"v3",`, `"v4"]}}`),
+		"actions":                      fill(small+`"kvfs":{"onChange":[`, `{"reload":"a"},`, `null]}}`),
+		"actions of entries":           fill(list, `{"url":"https://abc.vault.azure.net/secrets/a#","kvfs":{"onChange":[{"reload":"a"}]}},`, `null`+end),
+		"actions of equal entries":     filled(size, list, `{"url":"https://abc.vault.azure.net/secrets/a","kvfs":{"onChange":[{"reload":"a"},{"haproxy":"/a"}]}},`, `null`+end),
+		"actions that say nothing":     fill(list, `{"url":"https://abc.vault.azure.net/secrets/a#","kvfs":{"onChange":[{},{},{},{}]}},`, `null`+end),
+		"a long command":               fill(small+`"kvfs":{"onChange":[{"command":["/a",`, `"",`, `""]}]}}`),
+		"days":                         fill(small+`"kvfs":{"onChange":[{"reload":"a","window":"`, `Mon-Sun,`, `Mon 00:00-00:01"}]}}`),
 		"bad layouts":                  fill(small+`"kvfs":{"layouts":[`, `"v",`, `"v4"]}}`),
 	}
 }

@@ -37,7 +37,7 @@ func (e *entry) setFiles() {
 	e.base = storeName{e.files.store, e.files.base}
 }
 
-// merge unites entries that show the same files. Those of another link stay, with the same grants, views, guards and identity.
+// merge unites entries that show the same files. Those of another link stay, with the same grants, views, guards, actions and identity.
 func (s *settings) merge(entries []*entry) []*entry {
 	first := make(map[files]*entry, len(entries))
 	groups := make(map[*entry][]*entry) // by the first of several
@@ -84,7 +84,7 @@ func (s *settings) mergeGroup(group []*entry) {
 	}
 	first.Views.Layouts = layouts
 	for _, e := range group {
-		e.Grants, e.Identity, e.Views, e.Guards = grants.all(), first.Identity, first.Views, first.Guards
+		e.Grants, e.Identity, e.Views, e.Guards, e.OnChange = grants.all(), first.Identity, first.Views, first.Guards, first.OnChange
 		s.needCombined(e)
 	}
 	shareLinks(group)
@@ -148,6 +148,7 @@ func otherwise(a, b *entry) (names []string) {
 		{"onChangedIssuer", a.Guards.HoldChangedIssuer != b.Guards.HoldChangedIssuer},
 		{"verifyChain", a.Guards.VerifyChain != b.Guards.VerifyChain},
 		{"fetchIssuers", a.Guards.FetchIssuers != b.Guards.FetchIssuers},
+		{"onChange", !slices.EqualFunc(a.OnChange, b.OnChange, Action.equal)},
 	} {
 		if field.differs {
 			names = append(names, field.name)

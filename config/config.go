@@ -67,7 +67,7 @@ type Certificate struct {
 	// Store is the directory of its files: absolute and clean, never "/" or below /proc, /sys and /dev.
 	Store string
 	// LinkName is an additional link to the combined file, one path component; "" for none. A certificate with two such links
-	// in one store is two Certificates of the same Ref and Store, with equal Grants, Views and Guards and the same Identity.
+	// in one store is two Certificates of the same Ref and Store, with equal Grants, Views, Guards and OnChange and the same Identity.
 	LinkName string
 	// Linked certificates own the default links (<Vault>.<Cert> and those of other layouts). Of a certificate's pinned and
 	// unpinned entries in one store one does: the unpinned one, or the first.
@@ -76,6 +76,8 @@ type Certificate struct {
 	Grants []acl.Grant
 	Views  Views
 	Guards Guards
+	// OnChange is what is to be done when its version has changed; nil for nothing.
+	OnChange []Action
 	// Persistent is about the store, not about the certificate alone.
 	Persistent Persistent
 	// Identity is who asks for this certificate: its own, or that of the Config.

@@ -33,7 +33,7 @@ func (s *settings) entry(n *node, path string) *entry {
 		return nil
 	}
 	e := &entry{at: n.at(), urlAt: n.at(), urlPath: path}
-	e.Store, e.Identity, e.Guards = s.store, s.config.Identity, s.guards
+	e.Store, e.Identity, e.Guards, e.OnChange = s.store, s.config.Identity, s.guards, s.actions
 	if n.kind == kindString {
 		e.Ref, e.Views = s.ref(n, path), s.stores.views(e.Store, s.views)
 	} else {
@@ -82,6 +82,7 @@ func (s *settings) entryOwn(e *entry, o *object) {
 		defer block.doneOwn()
 		block.views(&e.Views)
 		block.guards(&e.Guards)
+		block.onChange(&e.OnChange)
 	}
 	s.entryIdentity(e, o, block)
 }

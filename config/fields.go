@@ -97,6 +97,7 @@ type loggingFields struct {
 type ownFields struct {
 	viewFields
 	guardFields
+	actionField
 	persistField
 	Stores             storeBlocks     `json:"stores,omitempty" jsonschema:"Views and files of the certificates in a store, by its absolute path."`
 	KeepVersions       keepVersions    `json:"keepVersions,omitempty" jsonschema:"How many versions of a certificate stay readable, the current one included: 2 if left out; \"all\" are those that the vault has, at most 1000."`
@@ -135,6 +136,29 @@ type storeFields struct {
 	persistField
 }
 
+// actionField says what is done after renewals. An entry counts before all.
+type actionField struct {
+	OnChange actionList `json:"onChange,omitempty" jsonschema:"What to do when a certificate has been renewed and its links have moved: nothing if left out everywhere."`
+}
+
+// actionFields are an element of onChange.
+type actionFields struct {
+	Reload          unitName     `json:"reload,omitempty" jsonschema:"A unit of systemd to reload."`
+	ReloadOrRestart unitName     `json:"reloadOrRestart,omitempty" jsonschema:"A unit of systemd to reload, or to restart if it cannot be reloaded."`
+	Restart         unitName     `json:"restart,omitempty" jsonschema:"A unit of systemd to restart."`
+	Command         argv         `json:"command,omitempty" jsonschema:"A program by its absolute path, and its arguments. No shell sees them."`
+	Signal          signalName   `json:"signal,omitempty" jsonschema:"A signal for the process of unit or pidFile."`
+	HAProxy         absolutePath `json:"haproxy,omitempty" jsonschema:"The stats socket of haproxy, of level admin, to which the certificate is handed."`
+	Unit            unitName     `json:"unit,omitempty" jsonschema:"Whose main process gets the signal."`
+	PIDFile         absolutePath `json:"pidFile,omitempty" jsonschema:"The file with the number of the process that gets the signal."`
+	Name            string       `json:"name,omitempty" jsonschema:"The name of the certificate in haproxy: any of its links that haproxy has loaded if left out."`
+	User            principal    `json:"user,omitempty" jsonschema:"Who runs command and check: the user of kvfs if left out."`
+	Check           argv         `json:"check,omitempty" jsonschema:"A command that has to succeed first, such as nginx -t."`
+	Timeout         timeoutS     `json:"timeoutInS,omitempty" jsonschema:"Seconds that it may take: 30 if left out."`
+	Splay           splayS       `json:"splayInS,omitempty" jsonschema:"Seconds over which machines spread it, each at a moment of its own."`
+	Window          window       `json:"window,omitempty" jsonschema:"The time of the day at which it may be done, such as 02:00-04:30 or Sat,Sun 02:00-04:30. It does not count when the old certificate would expire before."`
+}
+
 // persistField says whether what is shown is on a file system too. A store counts before all.
 type persistField struct {
 	Persistent persistChoice `json:"persistent,omitempty" jsonschema:"Real files: no, beneath the mount, or instead of it. no if left out everywhere, but for system directories, where it is instead."`
@@ -151,6 +175,7 @@ type persistentFields struct {
 type entryOwnFields struct {
 	viewFields
 	guardFields
+	actionField
 	Identity identityChoice `json:"identity,omitempty" jsonschema:"Who asks the vault for this certificate."`
 }
 
@@ -261,6 +286,12 @@ type (
 	tenant          struct{} // a GUID or a domain
 	authority       struct{} // an https URL
 	absolutePath    struct{}
+	actionList      struct{} // of actionFields
+	unitName        struct{}
+	argv            struct{} // a list of strings, the first an absolute path
+	timeoutS        struct{} // seconds
+	splayS          struct{} // seconds, 0 too
+	window          struct{} // HH:MM-HH:MM, perhaps after days
 )
 
 // word is a value that is one of a few strings. The first of them is the default, and of layouts the first two are.
@@ -277,6 +308,7 @@ type (
 	persistence   struct{}
 	logLevel      struct{}
 	logFormat     struct{}
+	signalName    struct{}
 )
 
 func (layout) words() []string {
@@ -291,6 +323,9 @@ func (verifyChain) words() []string   { return []string{"off", "failOpen", "fail
 func (logLevel) words() []string      { return []string{"info", "debug", "warn", "error"} }
 func (logFormat) words() []string     { return []string{"auto", "text", "json"} }
 func (persistence) words() []string   { return []string{"no", "beneath", "instead"} }
+func (signalName) words() []string {
+	return []string{"HUP", "USR1", "USR2", "WINCH", "INT", "QUIT", "TERM"}
+}
 
 // wordsOf returns the strings that T may be.
 func wordsOf[T word]() []string {

@@ -10,6 +10,8 @@ import (
 const (
 	guidPattern   = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 	domainPattern = `[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)+`
+	clockPattern  = `([01][0-9]|2[0-3]):[0-5][0-9]`
+	dayPattern    = `(Sun|Mon|Tue|Wed|Thu|Fri|Sat)(-(Sun|Mon|Tue|Wed|Thu|Fri|Sat))?`
 	armPattern    = "/[sS][uU][bB][sS][cC][rR][iI][pP][tT][iI][oO][nN][sS]/.+"
 )
 
@@ -42,6 +44,16 @@ func forms2020() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[thresholdList](): {Type: "array", MaxItems: jsonschema.Ptr(maxThresholds), Items: nullable(whole(1, maxThreshold))},
 		reflect.TypeFor[pollNumber]():    whole(0, maxStaleAfter),
 		reflect.TypeFor[persistChoice](): anyOf(oneWord[persistence](), reference("persistent")),
+
+		reflect.TypeFor[signalName](): oneWord[signalName](),
+
+		reflect.TypeFor[actionList](): {Type: "array", MaxItems: jsonschema.Ptr(maxActions), Items: nullable(reference("action"))},
+		reflect.TypeFor[unitName]():   {Type: "string", Pattern: `^[A-Za-z0-9:_.@\\-]+$`, MaxLength: jsonschema.Ptr(maxName)},
+		reflect.TypeFor[argv](): {Type: "array", MinItems: jsonschema.Ptr(1), MaxItems: jsonschema.Ptr(maxArgs),
+			PrefixItems: []*jsonschema.Schema{text(`^/`)}, Items: &jsonschema.Schema{Type: "string"}},
+		reflect.TypeFor[timeoutS](): anyOf(whole(1, maxTimeoutS), text(`^0*[1-9][0-9]*$`)),
+		reflect.TypeFor[splayS]():   anyOf(whole(0, maxSplayS), text(`^[0-9]+$`)),
+		reflect.TypeFor[window]():   text(`^(` + dayPattern + `(,` + dayPattern + `)* )?` + clockPattern + `-` + clockPattern + `$`),
 
 		reflect.TypeFor[certificateList](): listOrOne(0, secretURLForm(), reference("certificate")),
 		reflect.TypeFor[secretURL]():       secretURLForm(),

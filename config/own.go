@@ -19,6 +19,7 @@ func (s *settings) readOwn(n *node) {
 	o.views(&s.views)
 	o.guards(&s.guards)
 	o.persistent(&s.files)
+	o.onChange(&s.actions)
 	if n := o.get("stores"); n != nil { // after what is said of all
 		s.readStores(n, o.join("stores"))
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 
@@ -58,6 +59,7 @@ func definitions() []definition {
 		{"handlerSettings", "Settings as the guest agent writes them", reflect.TypeFor[handlerFields](), false},
 		{"runtimeSettings", "Element of the guest agent's file", reflect.TypeFor[runtimeFields](), false},
 		{"kvfs", "Settings of kvfs", reflect.TypeFor[ownFields](), true},
+		{"action", "Something to do after a renewal", reflect.TypeFor[actionFields](), true},
 		{"persistent", "Real files", reflect.TypeFor[persistentFields](), true},
 		{"storeKvfs", "Settings of kvfs for the certificates of a store", reflect.TypeFor[storeFields](), true},
 		{"certificateKvfs", "Settings of kvfs for a certificate", reflect.TypeFor[entryOwnFields](), true},
@@ -175,6 +177,19 @@ func refine(defs map[string]*jsonschema.Schema) {
 	principal := defs["servicePrincipal"]
 	principal.OneOf = []*jsonschema.Schema{present("clientSecretFile"), present("clientCertificateFile")}
 	principal.If, principal.Then = present("certificatePasswordFile"), present("clientCertificateFile")
+	action := defs["action"]
+	for _, kind := range actionKinds() {
+		action.OneOf = append(action.OneOf, present(kind))
+	}
+	for _, name := range slices.Sorted(maps.Keys(belongings())) {
+		var beside []*jsonschema.Schema
+		for _, w := range belongings()[name] {
+			beside = append(beside, present(w))
+		}
+		// Without it, or beside one of those.
+		action.AllOf = append(action.AllOf, &jsonschema.Schema{AnyOf: append(beside, &jsonschema.Schema{Not: present(name)})})
+	}
+	action.If, action.Then = present("signal"), &jsonschema.Schema{OneOf: []*jsonschema.Schema{present("unit"), present("pidFile")}}
 	one := func(a, b string) *jsonschema.Schema {
 		return &jsonschema.Schema{Not: &jsonschema.Schema{AllOf: []*jsonschema.Schema{present(a), present(b)}}}
 	}

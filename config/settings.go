@@ -21,6 +21,7 @@ type settings struct {
 	views    Views           // of all
 	guards   Guards          // of all
 	files    Persistent      // of all stores
+	actions  []Action        // of all
 	stores   stores
 }
 

@@ -30,6 +30,7 @@ type Report struct {
 	Directories  []Directory   `json:"directories,omitempty"` // that have real files
 	Certificates []Certificate `json:"certificates"`
 	Leaving      []Leaving     `json:"leaving,omitempty"`
+	Hooks        []Hook        `json:"hooks,omitempty"` // what is done after renewals
 	InitialSync  InitialSync   `json:"initialSync"`
 	Loading      *Loading      `json:"loading,omitempty"` // while it lasts
 	Vaults       []Vault       `json:"vaults"`
@@ -100,6 +101,21 @@ type Leaving struct {
 	URL   string    `json:"url"`
 	Links []string  `json:"links"`
 	At    time.Time `json:"at"` // when they go
+}
+
+// Hook is something that is done after renewals, for all certificates whose settings ask for it.
+type Hook struct {
+	Action string `json:"action"` // in words
+	// State is "idle", "waiting" (for NextTry), "running", or "failing".
+	State       string     `json:"state"`
+	Pending     []string   `json:"pending,omitempty"` // certificates for which it is to be done
+	LastRun     *time.Time `json:"lastRun,omitempty"` // the end of the last try
+	LastSuccess *time.Time `json:"lastSuccess,omitempty"`
+	Runs        int        `json:"runs"`               // that have succeeded
+	Failures    int        `json:"failures,omitempty"` // since the last success
+	NextTry     *time.Time `json:"nextTry,omitempty"`
+	Note        string     `json:"note,omitempty"` // why there was nothing to do the last time
+	Error       *Error     `json:"error,omitempty"`
 }
 
 // InitialSync is how far the certificates have come that all were to be there once. What

@@ -438,6 +438,9 @@ func (s *Syncer) publish(ctx context.Context) {
 			s.opts.Renewed(r)
 		}
 	}
+	if s.opts.Published != nil {
+		s.opts.Published()
+	}
 }
 
 // build makes the tree. Of entries that want one name the later ones are left out,

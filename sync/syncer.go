@@ -88,6 +88,9 @@ type Options struct {
 	LastGood func(Source) []*tree.Version
 	// Renewed is called after a new version was published, from Run's goroutine.
 	Renewed func(Renewal)
+	// Published is called after everything that is known was published, also if nothing of it was new, from Run's
+	// goroutine: from then on Report says what readers see. It must not wait.
+	Published func()
 }
 
 // Renewal is a new version of a certificate that readers can see.

@@ -472,6 +472,38 @@ func TestPublicationThatFailsIsRepeated(t *testing.T) {
 	})
 }
 
+// Who is told of publications can ask at once what readers see, and is told of none that has failed.
+func TestPublicationsAreToldWhenTheyAreThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www"), &shelf{}
+		var s *Syncer
+		var told []string
+		begun := make(chan struct{})
+		s = running(t, Options{Publisher: p, Published: func() {
+			<-begun
+			told = append(told, string(state(s, "www").Version))
+			if got := p.shown("www"); got != told[len(told)-1] {
+				t.Errorf("the report has %q, readers see %q", told[len(told)-1], got)
+			}
+		}}, settings(t, v, time.Hour, "www"))
+		close(begun)
+		<-s.Ready()
+		p.fail(errors.New("no publisher"))
+		v.rotate(t, "www", 2)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := len(told); n == 0 || told[n-1] != version(1) {
+			t.Errorf("told %q while nothing can be published", told)
+		}
+		p.fail(nil)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := len(told); told[n-1] != version(2) {
+			t.Errorf("told %q", told)
+		}
+	})
+}
+
 func TestChangedSettingsKeepWhatIsKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www", "api"), &shelf{}

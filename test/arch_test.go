@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"emulator": nil,
 	"image":    nil,
 	"logs":     nil,
+	"hook":     nil,
 	"status":   nil,
 	"config":   {"acl", "vault"},
 	"disk":     {"acl", "certs", "tree"},
@@ -35,7 +36,7 @@ var mayImport = map[string][]string{
 	"fs":       {"acl", "image", "tree"},
 	"keeper":   nil,
 	"test":     nil,
-	"cmd/kvfs": {"acl", "alert", "certs", "chain", "config", "disk", "emulator", "fs", "image", "keeper", "logs", "status", "sync", "tree", "vault"},
+	"cmd/kvfs": {"acl", "alert", "certs", "chain", "config", "disk", "emulator", "fs", "hook", "image", "keeper", "logs", "status", "sync", "tree", "vault"},
 }
 
 // onlyImporter are the modules behind a seam, with the packages that may import
@@ -49,6 +50,8 @@ var onlyImporter = map[string]string{
 	"github.com/pavlo-v-chernykh/keystore-go/":     "certs",
 	"github.com/tinylib/msgp/":                     "logs",
 	"github.com/coreos/go-systemd/v22/journal":     "logs",
+	"github.com/coreos/go-systemd/v22/dbus":        "hook",
+	"github.com/godbus/dbus/":                      "hook",
 	"github.com/smallstep/pkcs7":                   "", // hangs on hostile input; in tests it is the oracle
 	"github.com/google/jsonschema-go/":             "config",
 	"github.com/golang-jwt/jwt/":                   "emulator",

@@ -10,7 +10,7 @@ need() { # program package
 }
 need nginx nginx-light
 need haproxy haproxy
-need apache2 apache2-bin
+need apache2ctl apache2
 need stunnel4 stunnel4
 need hitch hitch
 need keytool default-jre-headless
@@ -28,6 +28,8 @@ need prometheus-node-exporter prometheus-node-exporter
 need promtool prometheus
 need systemd-analyze systemd
 need nsenter util-linux
+need dbus-daemon dbus
+need pkcheck polkitd
 # Debian has the server in no path.
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 

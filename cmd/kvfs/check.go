@@ -51,6 +51,7 @@ type checkedCertificate struct {
 	Links    []string     `json:"links"`
 	Identity string       `json:"identity"`
 	ACLs     []checkedACL `json:"acls"`
+	OnChange []string     `json:"onChange,omitempty"` // what is done after a renewal, in words
 
 	Online *checkedOnline `json:"online,omitempty"` // with --online
 }
@@ -159,6 +160,11 @@ func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 		f := asFailure(err)
 		problems = append(problems, config.Problem{Severity: config.Error, Line: 1, Column: 1, Fact: f.fact, Hint: f.hint})
 	}
+	for _, p := range w.checkHooks("") { // another user may be meant to run kvfs
+		p.Severity = config.Warning
+		problems = append(problems, p)
+	}
+	problems = append(problems, hookProblems(w)...)
 	var overlap *fs.MountpointError
 	if errors.As(checkNested(all, rootless()), &overlap) {
 		problems = append(problems, config.Problem{Severity: config.Warning, Line: 1, Column: 1, Fact: overlap.Fact, Hint: overlap.Hint})
@@ -261,7 +267,11 @@ func served(cfg *config.Config) (all []checkedStore, certificates []checkedCerti
 		for _, g := range c.Grants {
 			grants = append(grants, checkedACL(g))
 		}
-		certificates = append(certificates, checkedCertificate{URL: c.Ref.String(), Vault: c.Ref.Vault(), Name: c.Ref.Name(), Version: c.Ref.Version(),
+		var hooks []string
+		for _, action := range c.OnChange {
+			hooks = append(hooks, hookAction(action).String())
+		}
+		certificates = append(certificates, checkedCertificate{OnChange: hooks, URL: c.Ref.String(), Vault: c.Ref.Vault(), Name: c.Ref.Name(), Version: c.Ref.Version(),
 			Store: c.Store, Links: linkPaths(c, true), Identity: c.Identity.String(), ACLs: grants})
 	}
 	return all, certificates

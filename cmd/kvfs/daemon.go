@@ -22,6 +22,7 @@ import (
 	"kvfs/config"
 	"kvfs/disk"
 	"kvfs/fs"
+	"kvfs/hook"
 	"kvfs/status"
 	kvsync "kvfs/sync"
 	"kvfs/tree"
@@ -56,10 +57,13 @@ type daemon struct {
 	// remembered tells whether all certificates were known before the vaults were asked.
 	remembered bool
 	issuer     chain.Fetcher
+	hooks      *hook.Runner
 	began      time.Time
 	stop       context.CancelFunc
 	// shown is set when the stores are visible.
 	shown atomic.Bool
+	// published is set when links lead to what the poller says.
+	published atomic.Bool
 	// announced is set when kvfs is ready for those who wait for certificates.
 	announced atomic.Bool
 	// news come when something was published, or other settings are in force.
@@ -84,7 +88,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	}
 	now.vault = client
 	d := &daemon{kept: k, app: a, log: a.logger(), origin: o, now: now, began: time.Now(), reloads: make(chan chan<- status.Reloaded), news: make(chan struct{}, 1)}
-	d.disks = &disks{log: d.log, client: k.client, began: make(chan struct{}), jobs: make(chan diskJob, 1), known: d.knownBases,
+	d.disks = &disks{log: d.log, client: k.client, began: make(chan struct{}), jobs: make(chan diskJob, 1), known: d.knownBases, wrote: d.lookAgain,
 		options: func(store string) disk.Options { return d.diskOptions(d.wanted(), store) }}
 	d.good.versions = map[string][]*tree.Version{}
 	stores := d.now.stores(nil)
@@ -95,6 +99,9 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 		return nil, err
 	}
 	if err := checkLogFile(now, k.fs.Mounts()); err != nil {
+		return nil, err
+	}
+	if err := refusedHooks(o, now.checkHooks(a.server.unit)); err != nil {
 		return nil, err
 	}
 	switch err := d.prepareComing(now); {
@@ -110,7 +117,8 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	d.issuer.Logger = d.log
 	d.logIgnored(now.cfg)
 	d.set(now)
-	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks, d.hear}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed()}, d.settings(d.now, union(d.fs.Mounts(), stores)))
+	d.hooks = d.newHooks()
+	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks, d.hear}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed(), Published: d.lookAtHooks}, d.settings(d.now, union(d.fs.Mounts(), stores)))
 	d.remembered = d.good.covers(now)
 	d.good.forget()
 	d.loader.set(d.syncer)
@@ -318,6 +326,7 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 	work.Go(func() error { d.economize(ctx); return nil })
 	work.Go(func() error { d.alerts(ctx); return nil })
 	work.Go(func() error { d.app.log().Run(ctx); return nil })
+	work.Go(func() error { defer d.stop(); return ignoreEnd(ctx, d.hooks.Run(ctx)) })
 	d.metrics.start(ctx, d)
 	defer func() {
 		d.stop()

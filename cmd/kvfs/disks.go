@@ -126,6 +126,8 @@ type disks struct {
 	// began is closed when the poller has published for the first time.
 	began chan struct{}
 	once  sync.Once
+	// wrote is called when something was written, or could not be; nil: nobody waits for that.
+	wrote func()
 	// jobs has room for one: what is published after it takes its place.
 	jobs chan diskJob
 
@@ -323,6 +325,9 @@ func (ds *disks) run(ctx context.Context) {
 			close(job.done)
 		case <-ds.alarm():
 			ds.write(ctx, ds.last)
+		}
+		if ds.wrote != nil {
+			ds.wrote()
 		}
 	}
 }

@@ -97,6 +97,9 @@ func (a *app) runMounter(ctx context.Context, o origin) error {
 	if err := now.checkPersistent(a.server.unit); err != nil {
 		return err
 	}
+	if err := refusedHooks(o, now.checkHooks(a.server.unit)); err != nil {
+		return err
+	}
 	stores := now.stores(nil)
 	if i := slices.IndexFunc(stores, func(at string) bool { return isInside(at, stores) }); i >= 0 {
 		// systemd makes the server's view of the file system before there is a server, and

@@ -56,6 +56,7 @@ func reportPage(r status.Report, now time.Time, colours bool) *page {
 	}
 	p.certificates(r, now)
 	p.vaults(r.Vaults, now)
+	p.hooks(r.Hooks, now)
 	if c := r.Cache; c.Evictions+c.Failures > 0 {
 		p.line("\nold versions: %d in %s of %s of memory; %d %s for want of room, %d could not be fetched again",
 			c.Versions, size(c.Bytes), size(c.Limit), c.Evictions, plural(int(c.Evictions), "has gone", "have gone"), c.Failures)
@@ -190,6 +191,42 @@ func (p *page) vaults(vaults []status.Vault, now time.Time) {
 			p.wrong(bad, "error", v.Error.Fact, v.Error.Hint)
 		}
 	}
+}
+
+// hooks says what has become of what is done after renewals, if anything is.
+func (p *page) hooks(hooks []status.Hook, now time.Time) {
+	if len(hooks) == 0 {
+		return
+	}
+	rows := [][]cell{header("AFTER RENEWALS", "STATE", "PENDING", "LAST RUN", "LAST SUCCESS", "FAILURES", "NEXT TRY")}
+	for _, h := range hooks {
+		state := cell{text: h.State}
+		if h.Error != nil {
+			state.colour = bad
+		}
+		rows = append(rows, []cell{{text: inColumn(h.Action)}, state, {text: fmt.Sprint(len(h.Pending))}, {text: ago(h.LastRun, now)},
+			{text: ago(h.LastSuccess, now)}, {text: fmt.Sprint(h.Failures)}, {text: until(h.NextTry, now)}})
+	}
+	p.line("")
+	writeTable(&p.Builder, p.colours, rows)
+	for _, h := range hooks {
+		switch {
+		case h.Error != nil:
+			p.line("\n%s", h.Action)
+			p.wrong(bad, "error", h.Error.Fact, h.Error.Hint)
+		case h.Note != "":
+			p.line("\n%s\n  %s", h.Action, h.Note)
+		}
+	}
+}
+
+// inColumn is text that may be long, as commands are, for a column of a table.
+func inColumn(s string) string {
+	const most = 60
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-3]) + "..."
+	}
+	return s
 }
 
 // trouble says what is wrong with a certificate, and since when.

@@ -209,6 +209,9 @@ func fingerprint(r status.Report) string {
 	for _, c := range r.Certificates {
 		fmt.Fprintln(&b, c.URL, c.State, c.Version, c.Error)
 	}
+	for _, h := range r.Hooks {
+		fmt.Fprintln(&b, h.Action, h.State, h.Runs, h.Failures)
+	}
 	return b.String()
 }
 
@@ -255,6 +258,9 @@ func (a *app) printChecked(name string, r checked, cfg *config.Config) error {
 	for _, c := range r.Certificates {
 		a.printf("\n%s\n  as    %s\n  asked by the %s\n", c.URL, strings.Join(c.Links, "\n        "), c.Identity)
 		a.printf("  read by root%s\n", readers(c.ACLs))
+		if len(c.OnChange) > 0 {
+			a.printf("  after a renewal: %s\n", strings.Join(c.OnChange, "; "))
+		}
 		a.printOnline(c.Online)
 	}
 	return nil

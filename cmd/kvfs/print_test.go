@@ -87,3 +87,27 @@ func TestWaitTellsWhatLacks(t *testing.T) {
 		t.Errorf("%d %s %q %q", f.code, f.kind, f.fact, f.hint)
 	}
 }
+
+func TestStatusTellsOfHooks(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	ago := func(d time.Duration) *time.Time { at := now.Add(-d); return &at }
+	r := status.Report{Hooks: []status.Hook{
+		{Action: "reload nginx.service", State: "idle", LastRun: ago(time.Minute), LastSuccess: ago(time.Minute), Runs: 3},
+		{Action: "reload off.service", State: "idle", LastRun: ago(time.Minute), LastSuccess: ago(time.Minute), Runs: 1, Note: "it does not run"},
+		{Action: "command /bin/sh -c " + strings.Repeat("x", 100), State: "failing", Pending: []string{"a", "b"}, LastRun: ago(time.Second), Failures: 2, NextTry: ago(-2 * time.Second), Error: &status.Error{Fact: "no", Hint: "mend it"}},
+	}}
+	var out bytes.Buffer
+	a := &app{stdout: &out}
+	if err := a.printReport(r, now); err != nil {
+		t.Fatal(err)
+	}
+	command := "command /bin/sh -c " + strings.Repeat("x", 38)
+	for _, want := range []string{
+		"\nAFTER RENEWALS   ", "\nreload nginx.service  ", "  idle     0        1m0s ago  1m0s ago      0         -\n", "\n" + command + "...  failing  2        1s ago    never         2         in 2s\n",
+		"\n\n" + command + strings.Repeat("x", 62) + "\n  error: no\n  hint: mend it\n", "\n\nreload off.service\n  it does not run\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("it does not say %q:\n%s", want, out.String())
+		}
+	}
+}

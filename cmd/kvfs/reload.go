@@ -116,6 +116,7 @@ func (d *daemon) admit(doc document, cfg *config.Config) (problems config.Proble
 		f := asFailure(err)
 		return config.Problems{{Severity: config.Error, Line: 1, Column: 1, Fact: f.fact, Hint: f.hint}}
 	}
+	problems = next.checkHooks(d.app.server.unit)
 	for _, c := range cfg.Certificates {
 		if seen[c.Store] {
 			continue

@@ -71,6 +71,10 @@ func (d *daemon) figures() (status.Report, kvsync.Report, wanted) {
 			r.State = status.Degraded
 		}
 	}
+	r.Hooks = d.hookStatus()
+	if slices.ContainsFunc(r.Hooks, func(h status.Hook) bool { return h.Error != nil }) && r.State == status.Ready {
+		r.State = status.Degraded
+	}
 	if r.Metrics != nil && r.Metrics.Error != nil {
 		r.State = status.Degraded
 	}

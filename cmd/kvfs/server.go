@@ -250,7 +250,8 @@ func explainInUse(err error, cfg *config.Config) error {
 // untilTold ends ctx when SIGINT was told, and at SIGTERM, which leaves everything to a
 // successor if there is a keeper to start one. A second signal kills.
 func (k *kept) untilTold(parent context.Context, told chan os.Signal) (ctx context.Context, done func()) {
-	signal.Ignore(syscall.SIGPIPE) // see untilSignal
+	// As untilSignal, but that it is caught and not ignored: that would be inherited by the commands of hooks.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, cancel := context.WithCancel(parent)
 	go func() {
 		select {

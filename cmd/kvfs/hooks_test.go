@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"kvfs/certs"
+	"kvfs/config"
+	"kvfs/status"
+	"kvfs/tree"
+)
+
+func selfSigned(t *testing.T) *certs.Bundle {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})...)
+	bundle, err := certs.Parse("application/x-pem-file", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bundle
+}
+
+// Whatever the layouts are, haproxy gets the chain with its key, if there is any PEM file.
+func TestHAProxyGetsChainAndKeyOfEveryLayout(t *testing.T) {
+	bundle := selfSigned(t)
+	for _, tt := range []struct {
+		layouts  []string
+		link     string
+		unlinked bool
+		found    bool
+	}{
+		{[]string{"v3"}, "", false, true}, {[]string{"v3"}, "site", true, true}, {[]string{"v4"}, "", false, true}, {[]string{"live"}, "", false, true},
+		{[]string{"pfx"}, "", false, false}, {[]string{"certs"}, "", false, false}, {[]string{"v3"}, "", true, false},
+	} {
+		cfg, problems := config.FromURLs([]string{"https://contoso-web.vault.azure.net/secrets/www"}, "/etc/tls/kv")
+		if cfg == nil {
+			t.Fatal(problems)
+		}
+		c := cfg.Certificates[0]
+		c.Views.Layouts, c.LinkName, c.Linked = tt.layouts, tt.link, !tt.unlinked
+		v := tree.NewVersion("1", time.Now(), time.Now(), bundle, viewsOf(c, nil))
+		s, err := tree.Build(tree.Spec{Entries: []tree.Entry{entry(c, nil)}}, func(string) tree.Shown {
+			return tree.Shown{Versions: []*tree.Version{v}, Current: v}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := combinedFrom(s, c)
+		if _, err := tls.X509KeyPair(text, text); (err == nil) != tt.found || !tt.found && text != nil {
+			t.Errorf("%+v: %d bytes, %v", tt, len(text), err)
+		}
+		if tt.found && bytes.Count(text, []byte("-----BEGIN")) != 2 {
+			t.Errorf("%+v: %d blocks", tt, bytes.Count(text, []byte("-----BEGIN")))
+		}
+	}
+}
+
+func TestHooksThatThereIsNoRightTo(t *testing.T) {
+	for _, tt := range []struct {
+		action config.Action
+		unit   string
+		want   string // a part of the fact; "" if it is fine
+	}{
+		{config.Action{Verb: "reload", Unit: "nginx.service"}, "kvfs.service", ""},
+		{config.Action{Verb: "reload", Unit: "kvfs.service"}, "", ""},
+		{config.Action{Verb: "reload", Unit: "kvfs.service"}, "kvfs.service", "unit of kvfs itself"},
+		{config.Action{Signal: "HUP", Unit: "nginx.service"}, "kvfs.service", ""},
+		{config.Action{Signal: "HUP", PIDFile: "/run/nginx.pid"}, "", ""},
+		{config.Action{Signal: "HUP", PIDFile: "/run/nginx.pid"}, "kvfs.service", "no right to send signals"},
+		{config.Action{HAProxy: "/run/haproxy/admin.sock"}, "kvfs.service", ""},
+		{config.Action{Command: []string{"/bin/true"}}, "kvfs.service", ""},
+		{config.Action{Command: []string{"/bin/true"}, User: "root"}, "kvfs.service", "as its own"},
+		{config.Action{Verb: "reload", Unit: "nginx.service", Check: []string{"/bin/true"}, User: "root"}, "kvfs.service", "as its own"},
+	} {
+		w := wanted{cfg: &config.Config{Certificates: []config.Certificate{{Line: 7, OnChange: []config.Action{tt.action}}, {OnChange: []config.Action{tt.action}}}}}
+		problems := w.checkHooks(tt.unit)
+		switch {
+		case tt.want == "" && len(problems) > 0:
+			t.Errorf("%+v: %v", tt, problems)
+		case tt.want != "" && (len(problems) != 1 || !strings.Contains(problems[0].Fact, tt.want) || problems[0].Line != 7 || problems[0].Hint == ""):
+			t.Errorf("%+v: %v, want one problem in line 7", tt, problems)
+		}
+	}
+}
+
+// A link of real files in the place of a mount has not moved before they are written.
+func TestFilesThatCouldNotBeWrittenAreLate(t *testing.T) {
+	wrong := &status.Error{Kind: "disk"}
+	ds := &disks{now: []status.Directory{{Path: "/a", Files: filesInstead, Error: wrong}, {Path: "/b", Files: filesInstead}, {Path: "/c", Files: filesBeneath, Error: wrong}}}
+	for store, want := range map[string]bool{"/a": true, "/b": false, "/c": false, "/d": false} {
+		if ds.late(store) != want {
+			t.Errorf("%s is late: %t", store, !want)
+		}
+	}
+}
