@@ -103,6 +103,7 @@ type ownFields struct {
 	OldVersions        mebibytes       `json:"oldVersionsInMiB,omitempty" jsonschema:"Memory for versions that are not current, in MiB: 32 if left out. What has no room is fetched again when somebody reads it."`
 	RemovalGrace       graceSeconds    `json:"removalGraceInS,omitempty" jsonschema:"Seconds for which the names of an entry stay that was removed from a changed document: 3600 if left out."`
 	Identity           identityChoice  `json:"identity,omitempty" jsonschema:"Who asks the vaults, in place of authenticationSettings."`
+	Audit              auditChoice     `json:"audit,omitempty" jsonschema:"Whether each open of a file with a key is written down: false if left out. true writes to the log."`
 	Transport          transportFields `json:"transport,omitempty" jsonschema:"Another way to the vaults: private links, proxies, tests."`
 	VaultDNSSuffixes   suffixList      `json:"vaultDnsSuffixes,omitempty" jsonschema:"Domains of vaults besides those of the public clouds."`
 	MinPollingInterval floorSeconds    `json:"minPollingIntervalInS,omitempty" jsonschema:"Lowers the floor of pollingIntervalInS, for tests."`
@@ -142,6 +143,12 @@ type persistentFields struct {
 	Files     persistence `json:"files,omitempty" jsonschema:"no, beneath or instead."`
 	TmpfsOnly boolean     `json:"tmpfsOnly,omitempty" jsonschema:"Refuse a file system that is not in memory: false if left out everywhere."`
 	Purge     boolean     `json:"purge,omitempty" jsonschema:"Whether files of versions that are not shown any more are removed: true if left out everywhere."`
+}
+
+// auditFields are the long form of audit.
+type auditFields struct {
+	File     absolutePath `json:"file,omitempty" jsonschema:"The file that lines are appended to: the log if left out."`
+	AllFiles boolean      `json:"allFiles,omitempty" jsonschema:"Whether opens of files without a key are written down too: false if left out."`
 }
 
 // entryOwnFields are the block kvfs of an entry.
@@ -217,6 +224,7 @@ type (
 	layoutList      struct{} // of layout
 	storeBlocks     struct{} // storeFields by path
 	persistChoice   struct{} // a persistence, or persistentFields
+	auditChoice     struct{} // true, false, or auditFields
 	keepVersions    struct{} // a number, or "all"
 	mebibytes       struct{}
 	suffixList      struct{}

@@ -35,6 +35,7 @@ func forms2020() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[verifyChain]():   oneWord[verifyChain](),
 		reflect.TypeFor[persistence]():   oneWord[persistence](),
 		reflect.TypeFor[persistChoice](): anyOf(oneWord[persistence](), reference("persistent")),
+		reflect.TypeFor[auditChoice]():   anyOf(&jsonschema.Schema{Type: "boolean"}, &jsonschema.Schema{Enum: []any{"true", "false"}}, reference("audit")),
 
 		reflect.TypeFor[certificateList](): listOrOne(0, secretURLForm(), reference("certificate")),
 		reflect.TypeFor[secretURL]():       secretURLForm(),

@@ -59,6 +59,7 @@ func definitions() []definition {
 		{"runtimeSettings", "Element of the guest agent's file", reflect.TypeFor[runtimeFields](), false},
 		{"kvfs", "Settings of kvfs", reflect.TypeFor[ownFields](), true},
 		{"persistent", "Real files", reflect.TypeFor[persistentFields](), true},
+		{"audit", "Who opened which key", reflect.TypeFor[auditFields](), true},
 		{"storeKvfs", "Settings of kvfs for the certificates of a store", reflect.TypeFor[storeFields](), true},
 		{"certificateKvfs", "Settings of kvfs for a certificate", reflect.TypeFor[entryOwnFields](), true},
 		{"transport", "Another way to the vaults", reflect.TypeFor[transportFields](), true},

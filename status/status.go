@@ -32,6 +32,7 @@ type Report struct {
 	Held         Held          `json:"held"`
 	Cache        Cache         `json:"cache"`
 	Image        Image         `json:"image"`
+	Audit        *Audit        `json:"audit,omitempty"` // if the settings ask for it
 	Error        *Error        `json:"error,omitempty"` // of kvfs as a whole
 	// Requests of the kernel by kind, since the mount was made, and those that made
 	// the file system panic and were answered EIO: always 0, or a fault of kvfs.

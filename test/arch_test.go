@@ -18,6 +18,7 @@ import (
 // reason. Imports go down only.
 var mayImport = map[string][]string{
 	"acl":      nil,
+	"audit":    nil,
 	"cache":    nil,
 	"certs":    nil,
 	"chain":    {"certs"},
@@ -32,7 +33,7 @@ var mayImport = map[string][]string{
 	"fs":       {"acl", "image", "tree"},
 	"keeper":   nil,
 	"test":     nil,
-	"cmd/kvfs": {"acl", "certs", "chain", "config", "disk", "emulator", "fs", "image", "keeper", "status", "sync", "tree", "vault"},
+	"cmd/kvfs": {"acl", "audit", "certs", "chain", "config", "disk", "emulator", "fs", "image", "keeper", "status", "sync", "tree", "vault"},
 }
 
 // onlyImporter are the modules behind a seam, with the packages that may import

@@ -159,6 +159,9 @@ func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 		f := asFailure(err)
 		problems = append(problems, config.Problem{Severity: config.Error, Line: 1, Column: 1, Fact: f.fact, Hint: f.hint})
 	}
+	if p, found := auditProblem(w); found {
+		problems = append(problems, p)
+	}
 	var overlap *fs.MountpointError
 	if errors.As(checkNested(all, rootless()), &overlap) {
 		problems = append(problems, config.Problem{Severity: config.Warning, Line: 1, Column: 1, Fact: overlap.Fact, Hint: overlap.Hint})

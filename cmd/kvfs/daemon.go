@@ -47,6 +47,7 @@ type daemon struct {
 	origin origin
 	syncer *kvsync.Syncer
 	disks  *disks
+	audit  *auditing
 	good   lastGood
 	// remembered tells whether all certificates were known before the vaults were asked.
 	remembered bool
@@ -79,6 +80,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	d := &daemon{kept: k, app: a, log: a.logger(), origin: o, now: now, began: time.Now(), reloads: make(chan chan<- status.Reloaded)}
 	d.disks = &disks{log: d.log, client: k.client, began: make(chan struct{}), failed: make(chan struct{}, 1), known: d.knownBases,
 		options: func(store string) disk.Options { return d.diskOptions(d.wanted(), store) }}
+	d.audit = newAuditing(a, k, d.log)
 	d.good.versions = map[string][]*tree.Version{}
 	stores := d.now.stores(nil)
 	if err := checkNested(stores, d.fs.Rootless()); err != nil {
@@ -100,7 +102,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	d.issuer.Logger = d.log
 	d.logIgnored(now.cfg)
 	d.set(now)
-	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed()}, d.settings(d.now, union(d.fs.Mounts(), stores)))
+	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks, d.audit}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed()}, d.settings(d.now, union(d.fs.Mounts(), stores)))
 	d.remembered = d.good.covers(now)
 	d.good.forget()
 	d.loader.set(d.syncer)
@@ -299,6 +301,7 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 	work.Go(func() error { d.watch(ctx); return nil })
 	work.Go(func() error { d.showLoading(ctx); return nil })
 	work.Go(func() error { d.economize(ctx); return nil })
+	work.Go(func() error { d.audit.run(ctx); return nil })
 	defer func() {
 		d.stop()
 		err = errors.Join(err, work.Wait())
@@ -413,11 +416,21 @@ func (d *daemon) mount() (err error) {
 		return explainMount(err)
 	}
 	serving := startServing(d.fs)
+	d.watchOpens() // before anybody can open anything
 	if err := d.fs.Attach(); err != nil {
 		return errors.Join(explainMount(err), serving.end())
 	}
 	d.serving = serving
 	return nil
+}
+
+// watchOpens has an auditor at work, if the settings want one; what keeps it from that is
+// logged, and tried again.
+func (d *daemon) watchOpens() {
+	ctx, cancel := context.WithTimeout(context.Background(), auditPatience)
+	defer cancel()
+	_ = d.audit.begin(ctx)
+	d.audit.signal() // it is looked after from now on
 }
 
 // parks tells whether a successor is to go on. What a unit's mounter has made is not

@@ -37,6 +37,8 @@ type serverOptions struct {
 	unit string
 	// publisher is a socket at which publishers are had; "": they are children.
 	publisher string
+	// auditor is a socket at which auditors are had; "": they are children.
+	auditor string
 	// For tests.
 	uncached bool
 	recovery string

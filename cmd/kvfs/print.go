@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
@@ -160,6 +161,7 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 			a.printf("  error: %s\n  hint: %s\n", dir.Error.Fact, dir.Error.Hint)
 		}
 	}
+	a.printAudit(r.Audit)
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nCERTIFICATE\tSTATE\tVERSION\tEXPIRES\tLAST SUCCESS\tNEXT POLL")
 	for _, c := range r.Certificates {
@@ -186,6 +188,54 @@ func (a *app) printReport(r status.Report, now time.Time) error {
 
 func (a *app) printState(r status.Report, now time.Time) {
 	a.printf("kvfs is %s; up %s, process %d, at %s\n", r.State, span(now.Sub(r.Started)), r.Processes.Server, strings.Join(placesOf(r), ", "))
+}
+
+// printAudit tells of an auditor that has lost something, or does not write.
+func (a *app) printAudit(r *status.Audit) {
+	if r == nil {
+		return
+	}
+	if r.Error != nil {
+		a.printf("  error: %s\n  hint: %s\n", r.Error.Fact, r.Error.Hint)
+	}
+	if r.Dropped+r.Overflow+r.Gone+r.Lost > 0 {
+		a.printf("  audit: %d opens since %s; %d not written for want of room, %d by processes of which the number alone is known, %d events not read, the kernel's queue was full %d %s\n",
+			r.Opens, r.Since.Format(time.RFC3339), r.Dropped, r.Gone, r.Lost, r.Overflow, plural(int(r.Overflow), "time", "times"))
+	}
+}
+
+// printReaders shows who has read which version, and who has to load a key again.
+func (a *app) printReaders(r status.Readers, now time.Time) error {
+	if a.json {
+		return a.printJSON(r)
+	}
+	for i, c := range r.Certificates {
+		if i > 0 {
+			a.printf("\n")
+		}
+		a.printf("%s\n  version %s is served\n", c.URL, dash(c.Version))
+		if len(c.Readers) == 0 {
+			a.printf("  no process that runs has read its key since %s\n", r.Since.Format(time.RFC3339))
+			continue
+		}
+		w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "  READ\tPROCESS\tUSER\tPROGRAM\tUNIT\tLAST VERSION\tLAST OPEN")
+		for _, p := range c.Readers {
+			read := "older"
+			if p.Current {
+				read = "current"
+			}
+			if len(p.Open) > 0 {
+				read += ", open"
+			}
+			fmt.Fprintf(w, "  %s\t%d\t%d\t%s\t%s\t%s\t%s\n", read, p.PID, p.UID, certs.Printable(cmp.Or(p.Executable, p.Command)),
+				certs.Printable(dash(cmp.Or(p.Unit, p.Container))), dash(p.Versions[len(p.Versions)-1]), ago(&p.At, now))
+		}
+		if err := w.Flush(); err != nil {
+			return fmt.Errorf("printing: %w", err)
+		}
+	}
+	return nil
 }
 
 // placesOf are the stores, mounted or not.

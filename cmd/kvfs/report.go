@@ -44,6 +44,9 @@ func (d *daemon) Report() status.Report {
 			r.State = status.Degraded
 		}
 	}
+	if r.Audit = d.audit.report(); r.Audit != nil && r.Audit.Error != nil {
+		r.State = status.Degraded
+	}
 	if !d.shown.Load() {
 		r.State = status.Starting
 	}

@@ -13,18 +13,31 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	watch := false
+	watch, readers := false, false
 	cmd := &cobra.Command{
-		Use:   "status",
+		Use:   "status [--readers [NAME]]",
 		Short: "say how things are",
 		Long: `Shows what the running kvfs serves: every certificate with its version, its
-expiry, the last try and the last success, and what is wrong with a hint.`,
+expiry, the last try and the last success, and what is wrong with a hint.
+
+With --readers it shows the running processes that have read a key, those first
+that have read an older version only: they go on with that until they load it
+again. NAME is VAULT.NAME, NAME, or the URL of the secret. This needs kvfs.audit
+in the settings.`,
 		Example: `  kvfs status
   kvfs status --watch
+  kvfs status --readers www
   kvfs status --json | jq .certificates`,
-		Args: takes(0, 0, nothing),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if watch {
+		Args: takes(0, 1, "one name at most"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case readers && watch:
+				return usage(cmd, "--watch and --readers do not go together")
+			case readers:
+				return a.showReaders(cmd.Context(), args)
+			case len(args) > 0:
+				return usage(cmd, "a name, %q, goes with --readers", args[0])
+			case watch:
 				return a.watchStatus(cmd.Context())
 			}
 			r, err := status.NewClient(a.socket).Report(cmd.Context())
@@ -36,7 +49,23 @@ expiry, the last try and the last success, and what is wrong with a hint.`,
 	}
 	a.jsonFlag(cmd)
 	cmd.Flags().BoolVar(&watch, "watch", false, "show it again whenever it changes, until interrupted")
+	cmd.Flags().BoolVar(&readers, "readers", false, "show which running processes have read which version of a key")
 	return cmd
+}
+
+func (a *app) showReaders(ctx context.Context, args []string) error {
+	name := ""
+	if len(args) > 0 {
+		name = args[0]
+	}
+	r, err := status.NewClient(a.socket).Readers(ctx, name)
+	if err != nil {
+		return err
+	}
+	if r.Error != nil {
+		return &failure{code: exitFailed, kind: r.Error.Kind, fact: r.Error.Fact, hint: r.Error.Hint}
+	}
+	return a.printReaders(r, time.Now())
 }
 
 func (a *app) watchStatus(ctx context.Context) error {
