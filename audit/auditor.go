@@ -303,7 +303,7 @@ func (a *Auditor) answer(m message, fds []int) {
 		r.Dropped, r.Waiting, r.Trouble = a.out.state()
 		reply.Report = &r
 	case askReaders:
-		f, err := beside(a.readers(m.Certificate))
+		f, err := beside(a.readers(m.Certificate, time.Now()))
 		if err != nil {
 			reply.Error = asError(err)
 			break

@@ -17,12 +17,13 @@ import (
 )
 
 // Start runs this program as an auditor: the command has to call New with descriptor 3.
-// The result is the door to it. The process is in no group of ours, and ends when the
-// last copy of the door is closed; what it has to say goes to log.
-func Start(log *os.File, name string, args ...string) (door *os.File, err error) {
+// The result is the door to it, and what waits for its end, which the caller has to. The
+// process is in no group of ours, and ends when the last copy of the door is closed; what
+// it has to say goes to log.
+func Start(log *os.File, name string, args ...string) (door *os.File, wait func() error, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("starting the auditor: %w", err)
+		return nil, nil, fmt.Errorf("starting the auditor: %w", err)
 	}
 	door, theirs := os.NewFile(uintptr(pair[0]), "door"), os.NewFile(uintptr(pair[1]), "door")
 	defer theirs.Close()
@@ -33,9 +34,9 @@ func Start(log *os.File, name string, args ...string) (door *os.File, err error)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		door.Close()
-		return nil, fmt.Errorf("starting the auditor: %w", err)
+		return nil, nil, fmt.Errorf("starting the auditor: %w", err)
 	}
-	return door, nil
+	return door, cmd.Wait, nil
 }
 
 // Dial connects to auditors that somebody else starts, one for each connection to a Unix

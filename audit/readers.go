@@ -44,12 +44,13 @@ func (a *Auditor) note(q *process, f *entry, now time.Time) {
 }
 
 // readers are the running processes that have read a certificate, or any.
-func (a *Auditor) readers(certificate string) []Reader {
+func (a *Auditor) readers(certificate string, now time.Time) []Reader {
 	all := []Reader{}
 	for _, q := range a.procs.known.Values() {
-		if q.exited {
+		if q.exited || len(q.read) == 0 {
 			continue
 		}
+		a.procs.refresh(q, now) // it may run another program by now
 		var held map[string][]string
 		for url, r := range q.read {
 			if certificate != "" && url != certificate {

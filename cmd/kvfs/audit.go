@@ -74,14 +74,17 @@ type auditing struct {
 }
 
 func newAuditing(a *app, k *kept, log *slog.Logger) *auditing {
-	x := &auditing{kept: k, app: a, log: log, wake: make(chan struct{}, 1), door: -1, group: -1}
+	return &auditing{kept: k, app: a, log: log, wake: make(chan struct{}, 1), door: k.door, group: k.group}
+}
+
+// takeAudit takes what a predecessor has left of an audit.
+func (k *kept) takeAudit() {
 	if fd, ok := k.client.Take(keptDoor); ok {
-		x.door = fd
+		k.door = fd
 	}
 	if fd, ok := k.client.Take(keptGroup); ok {
-		x.group = fd
+		k.group = fd
 	}
-	return x
 }
 
 // set makes it what the settings want.
@@ -296,7 +299,11 @@ func (x *auditing) newDoor() (*os.File, error) {
 		if x.app.verbose {
 			args = append(args, "--verbose")
 		}
-		return audit.Start(os.Stderr, "/proc/self/exe", args...)
+		door, wait, err := audit.Start(os.Stderr, "/proc/self/exe", args...)
+		if err == nil {
+			go func() { _ = wait() }() // it says itself what was wrong
+		}
+		return door, err
 	case o.auditor == "":
 		return nil, &audit.Error{Fact: "the unit's server may not watch opens, and knows of no auditor", Hint: "start it with --auditor, as deploy/systemd/kvfs.service does"}
 	default:

@@ -26,6 +26,8 @@ type kept struct {
 	loader  *loader
 	// beneath are the directories beneath mounts, by the name under which they were kept.
 	beneath map[string]*os.File
+	// door to the auditor, and what opens are queued in; -1 if they were not kept.
+	door, group int
 	// parking is set when the process ends and another one is to go on.
 	parking atomic.Bool
 }
@@ -48,7 +50,7 @@ type serverOptions struct {
 // returns, if a predecessor has left that to do. Nothing that can fail for a reason of
 // this machine's comes before.
 func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
-	k = &kept{loader: newLoader()}
+	k = &kept{loader: newLoader(), door: -1, group: -1}
 	if k.client, err = keeper.Inherit(); err != nil {
 		return nil, err
 	}
@@ -68,6 +70,7 @@ func inherit(log *slog.Logger, o serverOptions) (k *kept, err error) {
 	}
 	err = k.fs.TakeOver(k.client.Take)
 	k.beneath = takeDisks(k.client)
+	k.takeAudit()
 	switch {
 	case err == nil:
 		k.serving = startServing(k.fs)
