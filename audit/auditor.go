@@ -27,6 +27,7 @@ type Auditor struct {
 	report             Report
 	buf                []byte
 	leaving            []int32
+	strangers          bool // one of the last events was of a process that was not known
 }
 
 // New makes an auditor behind a door. Lines that are for no file go to log.
@@ -71,6 +72,10 @@ const (
 	eventBuffer = 8 << 10
 	// readsAtOnce is how often it is read before the door is looked at again.
 	readsAtOnce = 16
+	// pause is how long events wait if they come one upon another and all from processes
+	// that are known: who reads at full speed is not interrupted for each file. Hardly any
+	// process opens a file, ends and is reaped in so short a time.
+	pause = 100 * time.Microsecond
 )
 
 // Write writes lines until Watch has returned and there are no more. It may wait for a
@@ -83,7 +88,11 @@ func (a *Auditor) Watch() error {
 	runtime.LockOSThread() // never given back: the thread's priority is its own
 	a.report.Priority = prioritize()
 	events := make([]unix.EpollEvent, 64)
-	for {
+	for last := (time.Time{}); ; {
+		if now := time.Now(); !a.strangers && now.Sub(last) < pause {
+			_ = unix.Nanosleep(&unix.Timespec{Nsec: pause.Nanoseconds()}, nil) // a signal may cut it short
+		}
+		last = time.Now()
 		n, err := unix.EpollWait(a.epoll, events, -1)
 		if errors.Is(err, unix.EINTR) {
 			continue
@@ -92,6 +101,7 @@ func (a *Auditor) Watch() error {
 			return fmt.Errorf("epoll_wait: %w", err)
 		}
 		told, ended := false, false
+		a.strangers = false
 		a.leaving = a.leaving[:0]
 		for _, e := range events[:n] {
 			switch fd := int(e.Fd); fd {
@@ -191,7 +201,8 @@ func (a *Auditor) handle(e *unix.FanotifyEventMetadata, pidfd int, now time.Time
 		}
 		return
 	}
-	q := a.procs.of(e.Pid, pidfd, now)
+	q, known := a.procs.of(e.Pid, pidfd, now)
+	a.strangers = a.strangers || !known
 	if q.nameless() {
 		a.report.Gone++
 	}

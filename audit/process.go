@@ -76,10 +76,10 @@ func (p *processes) forget(q *process) {
 }
 
 // of an event: the process with that number, which the pidfd is of (or a negative
-// number: it has been reaped). The pidfd is closed or kept. The result is not known if
-// the process is gone.
-func (p *processes) of(pid int32, pidfd int, now time.Time) *process {
-	q, known := p.known.Get(pid)
+// number: it has been reaped). The pidfd is closed or kept. known tells whether it has
+// been seen before.
+func (p *processes) of(pid int32, pidfd int, now time.Time) (q *process, known bool) {
+	q, known = p.known.Get(pid)
 	if known && q.exited && pidfd >= 0 && !p.same(q, pidfd) { // the number was given away again
 		p.known.Remove(pid)
 		known = false
@@ -92,27 +92,27 @@ func (p *processes) of(pid int32, pidfd int, now time.Time) *process {
 			unix.Close(pidfd)
 		}
 		p.refresh(q, now)
-		return q
+		return q, known
 	case pid <= 0: // of another process namespace
 		if pidfd >= 0 {
 			unix.Close(pidfd)
 		}
-		return p.unknown(pid)
+		return p.unknown(pid), false
 	case pidfd < 0:
-		return p.ended(pid)
+		return p.ended(pid), false
 	}
 	q = &process{pid: pid, pidfd: pidfd, read: map[string]*reading{}}
 	if !p.look(q, now) {
 		unix.Close(pidfd)
-		return p.ended(pid)
+		return p.ended(pid), false
 	}
 	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, pidfd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(pidfd), Pad: pid}); err != nil {
 		unix.Close(pidfd) // it cannot be told when it ends, so it is not remembered
 		q.pidfd = -1
-		return q
+		return q, known
 	}
 	p.known.Add(pid, q)
-	return q
+	return q, known
 }
 
 // same tells whether a pidfd is of a process that is known.
