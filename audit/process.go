@@ -193,8 +193,11 @@ func (p *processes) look(q *process, now time.Time) bool {
 	if who.Executable == "" { // it ends at this moment: its program is gone, and the rest of it not yet
 		if q.who.Executable != "" && q.who.Command == command {
 			who.Executable = q.who.Executable
-		} else if x, ok := p.exits.of(q.pid); ok {
-			who.Executable, _ = p.programs.Get(x.exe)
+		} else {
+			who.Gone = true
+			if x, ok := p.exits.of(q.pid); ok { // the record is there before the program goes
+				who.Executable, _ = p.programs.Get(x.exe)
+			}
 		}
 	}
 	q.started, q.who, q.members, q.looked, q.grouped = started, who, members(who), now, now

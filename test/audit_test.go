@@ -71,6 +71,13 @@ func newAudited(t testing.TB, certificates int, edit func(document)) *audited {
 	return s
 }
 
+// serve mounts, and returns when all certificates are there.
+func (s *audited) serve() {
+	s.t.Helper()
+	s.mount()
+	s.must("wait", "--timeout", "1m")
+}
+
 // keys are the links to files with keys, two for each certificate.
 func (s *audited) keys(certificates int) (links []string) {
 	for i := range certificates {
@@ -150,7 +157,7 @@ func TestAuditNamesTheProcessOfEachOpen(t *testing.T) {
 			d.entry(fmt.Sprintf("cert-%03d", i))["acls"] = acls
 		}
 	})
-	s.mount()
+	s.serve()
 	links := s.keys(certificates)
 	targets := map[string]string{}
 	for _, link := range links {
@@ -203,7 +210,7 @@ func TestAuditNamesTheProcessOfEachOpen(t *testing.T) {
 		t.Errorf("%d lines of %d opens", len(lines), want)
 	}
 	r := s.report().Audit
-	nameless, gone := 0, 0
+	nameless, gone, programless := 0, 0, 0
 	for _, l := range lines {
 		p := all[l.PID]
 		switch {
@@ -224,13 +231,16 @@ func TestAuditNamesTheProcessOfEachOpen(t *testing.T) {
 			nameless++
 			continue
 		}
+		if l.Executable == "" {
+			programless++
+		}
 		// A start that the kernel's record has is rounded down to the second.
 		if uint32(*l.UID) != p.uid || uint32(*l.GID) != p.uid || l.Executable != p.exe && (l.Executable != "" || !l.Gone) ||
 			l.Started == nil || l.Started.Before(p.began.Add(-2*time.Second)) || l.Started.After(l.Time.Add(time.Second)) {
 			t.Fatalf("another process: %+v of user %v and since %v, it was %+v", l, *l.UID, l.Started, *p)
 		}
 	}
-	t.Logf("%d opens: %d by processes that had ended, %d of these with the number alone; priority %q, record of ends: %t", len(lines), gone, nameless, r.Priority, r.Exits)
+	t.Logf("%d opens: %d by processes that had ended, %d of these without the program, %d with the number alone; priority %q, record of ends: %t", len(lines), gone, programless, nameless, r.Priority, r.Exits)
 	if r.Overflow+r.Dropped+r.Lost > 0 || int(r.Gone) != nameless || r.Exits && nameless > 0 {
 		t.Errorf("the report: %+v", r)
 	}
@@ -241,7 +251,7 @@ func TestAuditNamesTheProcessOfEachOpen(t *testing.T) {
 func TestAuditSurvivesDeaths(t *testing.T) {
 	const certificates = 20
 	s := newAudited(t, certificates, nil)
-	s.mount()
+	s.serve()
 	links, told := s.keys(certificates), 0
 	round := func() {
 		t.Helper()
@@ -335,7 +345,7 @@ func (s *audited) readers(name string) status.CertificateReaders {
 func TestReadersThatHaveToLoadAgain(t *testing.T) {
 	needProgram(t, "nginx")
 	s := newAudited(t, 2, nil)
-	s.mount()
+	s.serve()
 	link := s.path("contoso-web.cert-000")
 	nginx := startNginx(t, s.client("cert-000.example.com"), link, link)
 	// Somebody who holds it open.
@@ -418,7 +428,7 @@ func TestAuditFile(t *testing.T) {
 	const certificates = 20
 	s := newAudited(t, certificates, nil)
 	small := mountSmall(t, filepath.Join(s.dir, "small"))
-	s.mount()
+	s.serve()
 	links, told := s.keys(certificates), 0
 	round := func() {
 		t.Helper()
@@ -571,6 +581,7 @@ func TestAuditToAPipeThatNobodyReads(t *testing.T) {
 			break
 		}
 	}
+	s.must("wait", "--timeout", "1m")
 	links := s.keys(certificates)
 	s.until("lines are dropped", func() bool {
 		for range 10 {
