@@ -338,8 +338,15 @@ func (a *Auditor) reply(m message, fds ...int) {
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	_ = unix.Sendmsg(a.door, b, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	err = unix.Sendmsg(a.door, b, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	if errors.Is(err, unix.EAGAIN) { // what a server that has died was told lies there, until the next one hears it
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(a.door), Events: unix.POLLOUT}}, replyPatience)
+		_ = unix.Sendmsg(a.door, b, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	}
 }
+
+// replyPatience is for how many milliseconds there may be no room for an answer.
+const replyPatience = 100
 
 func asError(err error) *Error {
 	if t := troubleOf(err); t != nil {
