@@ -223,9 +223,3 @@ func (e *exits) of(pid int32) (exit, bool) {
 	x, ok := e.recent[uint32(pid)]
 	return x, ok
 }
-
-func (e *exits) close() {
-	if e.fd >= 0 {
-		unix.Close(e.fd)
-	}
-}

@@ -348,8 +348,13 @@ func TestReadersThatHaveToLoadAgain(t *testing.T) {
 	s.serve()
 	link := s.path("contoso-web.cert-000")
 	nginx := startNginx(t, s.client("cert-000.example.com"), link, link)
-	// Somebody who holds it open.
-	holder := visit(t, syscall.Credential{}, "hold", s.path("contoso-web.cert-000.keyid"))
+	// Somebody who holds it open, through another mount, as a container has it.
+	other := filepath.Join(s.dir, "other")
+	if err := errors.Join(os.Mkdir(other, 0o755), unix.Mount(s.store, other, "", unix.MS_BIND, "")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(other, unix.MNT_DETACH) }) // before kvfs ends, which looks for mounts that are left
+	holder := visit(t, syscall.Credential{}, "hold", filepath.Join(other, "contoso-web.cert-000.keyid"))
 	var first string
 	holder.hear(&first)
 
