@@ -50,6 +50,7 @@ type Config struct {
 	Metrics      Metrics
 	Log          Log
 	Alerts       Alerts
+	Audit        Audit
 	// Ignored are the fields that have no effect on Linux, in the order of their positions. They are no problems: the vendor's own
 	// samples carry them. Log them at debug level.
 	Ignored []Note
@@ -101,6 +102,17 @@ type Transport struct {
 	CAFile string
 	// Connect maps host:port, in lower case and where "*." stands for any one label, to the host:port to connect to.
 	Connect map[string]string
+}
+
+// Audit says whether opens are written down (kvfs.audit). The zero Audit writes none.
+type Audit struct {
+	On bool
+	// File that lines are appended to, an absolute path; "" for the log.
+	File string
+	// AllFiles counts files without a key too.
+	AllFiles bool
+	// Line and Column tell where it stands, 0 when it is not there.
+	Line, Column int
 }
 
 func defaults() *Config {

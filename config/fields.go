@@ -104,6 +104,7 @@ type ownFields struct {
 	OldVersions        mebibytes       `json:"oldVersionsInMiB,omitempty" jsonschema:"Memory for versions that are not current, in MiB: 32 if left out. What has no room is fetched again when somebody reads it."`
 	RemovalGrace       graceSeconds    `json:"removalGraceInS,omitempty" jsonschema:"Seconds for which the names of an entry stay that was removed from a changed document: 3600 if left out."`
 	Identity           identityChoice  `json:"identity,omitempty" jsonschema:"Who asks the vaults, in place of authenticationSettings."`
+	Audit              auditChoice     `json:"audit,omitempty" jsonschema:"Whether each open of a file with a key is written down: false if left out. true writes to the log."`
 	Transport          transportFields `json:"transport,omitempty" jsonschema:"Another way to the vaults: private links, proxies, tests."`
 	Metrics            metricsChoice   `json:"metrics,omitempty" jsonschema:"Where metrics and probes are answered over HTTP: a loopback address with its port, or the absolute path of a Unix socket. Nowhere if left out."`
 	Log                logFields       `json:"log,omitempty" jsonschema:"What is logged, in which form, and to which file."`
@@ -169,6 +170,12 @@ type persistentFields struct {
 	Files     persistence `json:"files,omitempty" jsonschema:"no, beneath or instead."`
 	TmpfsOnly boolean     `json:"tmpfsOnly,omitempty" jsonschema:"Refuse a file system that is not in memory: false if left out everywhere."`
 	Purge     boolean     `json:"purge,omitempty" jsonschema:"Whether files of versions that are not shown any more are removed: true if left out everywhere."`
+}
+
+// auditFields are the long form of audit.
+type auditFields struct {
+	File     absolutePath `json:"file,omitempty" jsonschema:"The file that lines are appended to: the log if left out."`
+	AllFiles boolean      `json:"allFiles,omitempty" jsonschema:"Whether opens of files without a key are written down too: false if left out."`
 }
 
 // entryOwnFields are the block kvfs of an entry.
@@ -268,6 +275,7 @@ type (
 	layoutList      struct{} // of layout
 	storeBlocks     struct{} // storeFields by path
 	persistChoice   struct{} // a persistence, or persistentFields
+	auditChoice     struct{} // true, false, or auditFields
 	keepVersions    struct{} // a number, or "all"
 	mebibytes       struct{}
 	metricsChoice   struct{} // a metricsAddress, or metricsFields

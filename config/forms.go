@@ -44,6 +44,7 @@ func forms2020() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[thresholdList](): {Type: "array", MaxItems: jsonschema.Ptr(maxThresholds), Items: nullable(whole(1, maxThreshold))},
 		reflect.TypeFor[pollNumber]():    whole(0, maxStaleAfter),
 		reflect.TypeFor[persistChoice](): anyOf(oneWord[persistence](), reference("persistent")),
+		reflect.TypeFor[auditChoice]():   anyOf(&jsonschema.Schema{Type: "boolean"}, &jsonschema.Schema{Enum: []any{"true", "false"}}, reference("audit")),
 
 		reflect.TypeFor[signalName](): oneWord[signalName](),
 

@@ -38,6 +38,9 @@ func (s *settings) readOwn(n *node) {
 		id := s.choice(n, o.join("identity"))
 		s.chosen = &id
 	}
+	if n := o.get("audit"); n != nil {
+		s.audit(n, o.join("audit"))
+	}
 	if n := o.get("transport"); n != nil {
 		s.transport(n, o.join("transport"))
 	}

@@ -61,6 +61,7 @@ func definitions() []definition {
 		{"kvfs", "Settings of kvfs", reflect.TypeFor[ownFields](), true},
 		{"action", "Something to do after a renewal", reflect.TypeFor[actionFields](), true},
 		{"persistent", "Real files", reflect.TypeFor[persistentFields](), true},
+		{"audit", "Who opened which key", reflect.TypeFor[auditFields](), true},
 		{"storeKvfs", "Settings of kvfs for the certificates of a store", reflect.TypeFor[storeFields](), true},
 		{"certificateKvfs", "Settings of kvfs for a certificate", reflect.TypeFor[entryOwnFields](), true},
 		{"metrics", "Metrics and probes", reflect.TypeFor[metricsFields](), true},

@@ -263,6 +263,18 @@ func (f *FS) Leave() (err error) {
 	return f.bind()
 }
 
+// Directory is the root of the file system through the private mount, which nobody can
+// reach who is not given it: for who watches the file system, with another descriptor of
+// the same mount as a publisher has. Serve must be running.
+func (f *FS) Directory() (*os.File, error) {
+	f.publishing.Lock()
+	defer f.publishing.Unlock()
+	if len(f.conns) != 1 || f.opts.Rootless {
+		return nil, errors.New("there is no private mount")
+	}
+	return f.directory(f.conns[0])
+}
+
 // Fixed tells whether Show can do nothing.
 func (f *FS) Fixed() bool { return f.fixed }
 

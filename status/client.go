@@ -54,6 +54,15 @@ func (c *Client) Reload(ctx context.Context) (r Reloaded, err error) {
 	return r, err
 }
 
+// Readers asks who has read the named certificate, or any if the name is "". A name that
+// no certificate has is an *UnknownError; why nobody can say it is in the result.
+func (c *Client) Readers(ctx context.Context, name string) (r Readers, err error) {
+	ctx, cancel := context.WithTimeout(ctx, reportPatience)
+	defer cancel()
+	err = c.do(ctx, http.MethodGet, "/readers?"+url.Values{"name": {name}}.Encode(), &r)
+	return r, err
+}
+
 // Stop lets it unmount and end. It returns before that has happened.
 func (c *Client) Stop(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/stop", &struct{}{})

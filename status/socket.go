@@ -24,6 +24,9 @@ type Service interface {
 	// Reload reads the settings again and applies what has changed. It returns when
 	// that is visible. A document that is refused changes nothing.
 	Reload(ctx context.Context) Reloaded
+	// Readers says who has read the named certificate, or any if the name is "". An
+	// unknown name is an *UnknownError; why nobody can say it is in the result.
+	Readers(ctx context.Context, name string) (Readers, error)
 	// Stop lets kvfs unmount and end. It returns at once.
 	Stop()
 	Prober
@@ -228,6 +231,18 @@ func (s *Server) Serve(ctx context.Context, service Service) error {
 	})
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusOK, service.Reload(r.Context()))
+	})
+	mux.HandleFunc("GET /readers", func(w http.ResponseWriter, r *http.Request) {
+		readers, err := service.Readers(r.Context(), r.URL.Query().Get("name"))
+		var unknown *UnknownError
+		switch {
+		case errors.As(err, &unknown):
+			reply(w, http.StatusNotFound, unknown)
+		case err != nil:
+			reply(w, http.StatusServiceUnavailable, Error{Kind: "interrupted", Fact: err.Error()})
+		default:
+			reply(w, http.StatusOK, readers)
+		}
 	})
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusOK, struct{}{})

@@ -42,6 +42,7 @@ type Report struct {
 	Stalls       Stalls        `json:"stalls"`
 	Metrics      *Metrics      `json:"metrics,omitempty"` // where they are answered, if the settings name a place
 	Logs         *Logs         `json:"logs,omitempty"`    // where the log goes besides stderr
+	Audit        *Audit        `json:"audit,omitempty"`   // if the settings ask for it
 	Error        *Error        `json:"error,omitempty"`   // of kvfs as a whole
 	// Requests of the kernel by kind, since the mount was made, and those that made
 	// the file system panic and were answered EIO: always 0, or a fault of kvfs.

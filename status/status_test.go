@@ -34,6 +34,13 @@ func (s service) Reload(context.Context) Reloaded {
 		Error: &Error{Kind: "settings", Fact: "fact"}}
 }
 
+func (s service) Readers(_ context.Context, name string) (Readers, error) {
+	if name != "www" {
+		return Readers{}, &UnknownError{Name: name}
+	}
+	return Readers{Certificates: []CertificateReaders{{URL: "www", Readers: []Reader{{PID: 7, Versions: []string{"1"}}}}}}, nil
+}
+
 func (s service) Stop() { close(s.stopped) }
 
 func (s service) Figures() Report { return s.Report() }
@@ -79,6 +86,12 @@ func TestClientAndService(t *testing.T) {
 	}
 	var unknown *UnknownError
 	if _, err := c.Refresh(t.Context(), []string{"www", "nosuch"}); !errors.As(err, &unknown) || unknown.Name != "nosuch" {
+		t.Error(err)
+	}
+	if r, err := c.Readers(t.Context(), "www"); err != nil || len(r.Certificates) != 1 || r.Certificates[0].Readers[0].PID != 7 {
+		t.Errorf("%+v %v", r, err)
+	}
+	if _, err := c.Readers(t.Context(), "nosuch"); !errors.As(err, &unknown) {
 		t.Error(err)
 	}
 	if _, err := c.Refresh(t.Context(), []string{"broken"}); err == nil || err.Error() != "it is broken" {

@@ -20,6 +20,7 @@ import (
 var mayImport = map[string][]string{
 	"acl":      nil,
 	"alert":    nil,
+	"audit":    nil,
 	"cache":    nil,
 	"certs":    nil,
 	"chain":    {"certs"},
@@ -36,7 +37,7 @@ var mayImport = map[string][]string{
 	"fs":       {"acl", "image", "tree"},
 	"keeper":   nil,
 	"test":     nil,
-	"cmd/kvfs": {"acl", "alert", "certs", "chain", "config", "disk", "emulator", "fs", "hook", "image", "keeper", "logs", "status", "sync", "tree", "vault"},
+	"cmd/kvfs": {"acl", "alert", "audit", "certs", "chain", "config", "disk", "emulator", "fs", "hook", "image", "keeper", "logs", "status", "sync", "tree", "vault"},
 }
 
 // onlyImporter are the modules behind a seam, with the packages that may import

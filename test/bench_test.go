@@ -66,6 +66,12 @@ func BenchmarkWarmRead(b *testing.B) {
 func BenchmarkWarmReadRatio(b *testing.B) {
 	needRoot(b)
 	trees, names := plantAll(b)
+	compareRates(b, trees, names)
+}
+
+// compareRates is about the first of the trees, and needs tmpfs among them.
+func compareRates(b *testing.B, trees []planted, names []string) {
+	b.Helper()
 	reader := visit(b, syscall.Credential{Uid: admitted, Gid: admitted}, "open")
 	links := map[string][]string{}
 	for _, tree := range trees {
@@ -143,7 +149,32 @@ func median(v []float64) float64 {
 func plantAll(b *testing.B) (trees []planted, names []string) {
 	b.Helper()
 	useOptimized(b)
-	s := newSite(b)
+	s, names := plantKvfs(b, nil)
+	kvfs := s.planted("kvfs")
+	tmpfs := planted{"tmpfs", mountTmpfs(b, filepath.Join(s.dir, "tmpfs")), nil}
+	disk := planted{fileSystem(b, s.dir), filepath.Join(s.dir, "disk"), nil}
+	if err := os.Mkdir(disk.dir, 0o755); err != nil {
+		b.Fatal(err)
+	}
+	for _, tree := range []planted{tmpfs, disk} {
+		for _, name := range names {
+			copyLinked(b, s.store, tree.dir, name)
+		}
+	}
+	uncached := planted{"fuse-uncached", filepath.Join(s.dir, "fuse"), nil}
+	mountUncached(b, s.store, uncached.dir, names)
+	return []planted{kvfs, tmpfs, disk, uncached}, names
+}
+
+// planted is what a site serves.
+func (s *site) planted(name string) planted {
+	return planted{name, s.store, func() map[string]uint64 { return s.report().Requests }}
+}
+
+// plantKvfs serves what the benchmarks read. names are the links.
+func plantKvfs(b *testing.B, edit func(document)) (s *site, names []string) {
+	b.Helper()
+	s = newSite(b)
 	var profiles []emulator.Profile
 	for i := range benchCertificates {
 		name := fmt.Sprintf("cert-%03d", i)
@@ -158,22 +189,12 @@ func plantAll(b *testing.B) (trees []planted, names []string) {
 		for _, p := range profiles {
 			d.entry(p.Name)["acls"] = []any{map[string]any{"user": admitted}}
 		}
+		if edit != nil {
+			edit(d)
+		}
 	})
 	s.mount()
-	kvfs := planted{"kvfs", s.store, func() map[string]uint64 { return s.report().Requests }}
-	tmpfs := planted{"tmpfs", mountTmpfs(b, filepath.Join(s.dir, "tmpfs")), nil}
-	disk := planted{fileSystem(b, s.dir), filepath.Join(s.dir, "disk"), nil}
-	if err := os.Mkdir(disk.dir, 0o755); err != nil {
-		b.Fatal(err)
-	}
-	for _, tree := range []planted{tmpfs, disk} {
-		for _, name := range names {
-			copyLinked(b, s.store, tree.dir, name)
-		}
-	}
-	uncached := planted{"fuse-uncached", filepath.Join(s.dir, "fuse"), nil}
-	mountUncached(b, s.store, uncached.dir, names)
-	return []planted{kvfs, tmpfs, disk, uncached}, names
+	return s, names
 }
 
 // useOptimized builds kvfs as users have it, and serves with that instead of the

@@ -31,6 +31,10 @@ func child(args []string) int {
 		err = followOnEvents(args[0], args[1], os.Stdin, os.Stdout)
 	case command == "open" && len(args) == 0:
 		err = openOnRequest(os.Stdin, os.Stdout)
+	case command == "openeach" && len(args) == 0:
+		err = openEach(os.Stdin)
+	case command == "hold" && len(args) == 1:
+		err = hold(args[0], os.Stdin, os.Stdout)
 	default:
 		fmt.Fprintln(os.Stderr, "unknown child", command, args)
 		return 2

@@ -38,8 +38,16 @@ func TestOrdinaryUserMountsThroughFusermount(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	s.configure(func(d document) { d["kvfs"].(map[string]any)["audit"] = true }) // which it cannot have
 	s.startAs(as, "mount", s.settings, "--store", s.store)
 	s.await("kvfs: serving 1 of 1")
+
+	check := exec.Command(kvfsPath, "check", s.settings, "--store", s.store)
+	check.SysProcAttr = as
+	if out, err := check.CombinedOutput(); err != nil || !strings.Contains(string(out), "kvfs.audit: an ordinary user cannot watch opens") {
+		t.Errorf("kvfs check says of the audit: %v\n%s", err, out)
+	}
+	s.await("opens cannot be watched without CAP_SYS_ADMIN")
 
 	link := s.path("contoso-web.www")
 	read := func(attr *syscall.SysProcAttr) (string, error) {

@@ -240,7 +240,7 @@ func newService(t *testing.T, units map[string]string) *service {
 		write(t, files, unitDir+unit+".target", "[Unit]\nDescription=needed by others\nDefaultDependencies=no\n")
 	}
 	// There is no journal.
-	for _, unit := range []string{unitName, "kvfs-publisher@.service"} {
+	for _, unit := range []string{unitName, "kvfs-publisher@.service", "kvfs-auditor@.service"} {
 		write(t, files, unitDir+unit+".d/log.conf", "[Service]\nStandardError=append:/run/kvfs.log\n")
 	}
 	for name, text := range units {
@@ -574,6 +574,67 @@ func TestServiceReloads(t *testing.T) {
 	if _, _, code := s.m.run("systemctl", "start", unitName); code == 0 || !bytes.Contains(s.m.log(), []byte("lies inside another one, which a service cannot have")) {
 		t.Error("a store inside another one: exit code", code)
 	}
+}
+
+// The auditor has the rights that the server has not, in a unit of its own, and outlives
+// the server; it ends with the service.
+func TestServiceIsAudited(t *testing.T) {
+	s := newService(t, nil)
+	const file = "/var/log/kvfs/audit.log"
+	s.configureService(func(d document) { d["kvfs"].(map[string]any)["audit"] = map[string]any{"file": file} })
+	s.m.must("systemctl", "start", unitName)
+	auditor := s.report().Audit
+	if auditor == nil || auditor.Process == 0 || auditor.Error != nil {
+		t.Fatalf("no auditor: %+v", auditor)
+	}
+	audited := &audited{site: s.site}
+	read := func(uid int) { // by a process of the machine, whose numbers the auditor sees
+		t.Helper()
+		s.m.must("setpriv", "--reuid", fmt.Sprint(uid), "--regid", fmt.Sprint(uid), "--clear-groups", "cat", config.DefaultStore+"/site")
+	}
+	// One that stays: of those that end before they are looked at, the kernel's record is to
+	// be had in the machine's first namespaces alone.
+	stays := exec.Command("nsenter", "--target", strconv.Itoa(s.m.pid), "--mount", "--pid", "--", "setpriv", "--reuid", fmt.Sprint(admitted), "--regid", fmt.Sprint(admitted),
+		"--clear-groups", "sh", "-c", "exec sleep infinity <"+config.DefaultStore+"/site")
+	if err := stays.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { // it ends with the machine
+		_ = stays.Process.Kill()
+		_ = stays.Wait()
+	}()
+	l := audited.untilLines(s.m.path(file), 1, everyLine)[0]
+	if l.UID == nil || *l.UID != admitted || l.PID == 0 || !strings.HasPrefix(l.Executable, "/usr/bin/") || !strings.HasPrefix(l.Path, config.DefaultStore+"/contoso-web.www.") {
+		t.Errorf("the line: %+v", l)
+	}
+	s.rotate("www")
+	if out := s.must("status", "--readers", "www"); !strings.Contains(out, "older, open") || !strings.Contains(out, "/usr/bin/sleep") {
+		t.Errorf("who has the former version open:\n%s", out)
+	}
+	was := s.server()
+	s.m.must("systemctl", "kill", "--signal=KILL", "--kill-whom=main", unitName)
+	read(0)
+	s.another(was)
+	s.m.must("systemctl", "restart", unitName)
+	read(admitted)
+	audited.untilLines(s.m.path(file), 3, everyLine)
+	if now := s.report().Audit; now == nil || now.Process != auditor.Process || now.Error != nil {
+		t.Errorf("another auditor: %+v, it was %+v", now, auditor)
+	}
+	units := strings.Fields(s.m.must("systemctl", "list-units", "--no-legend", "--plain", "kvfs-auditor@*"))
+	if len(units) == 0 {
+		t.Fatal("no unit of an auditor runs")
+	}
+	out := s.m.must("systemd-analyze", "security", "--no-pager", units[0])
+	if m := exposure.FindStringSubmatch(out); m == nil {
+		t.Errorf("systemd-analyze says\n%s", out)
+	} else {
+		t.Logf("%s: exposure %s", units[0], m[1])
+	}
+	s.m.must("systemctl", "stop", unitName)
+	s.within(time.Minute, "the auditor has ended", func() bool {
+		return s.m.must("systemctl", "list-units", "--no-legend", "--plain", "kvfs-auditor@*") == ""
+	})
 }
 
 var exposure = regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`)

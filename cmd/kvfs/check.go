@@ -165,6 +165,9 @@ func machineProblems(cfg *config.Config, o origin) (problems config.Problems) {
 		problems = append(problems, p)
 	}
 	problems = append(problems, hookProblems(w)...)
+	if p, found := auditProblem(w); found {
+		problems = append(problems, p)
+	}
 	var overlap *fs.MountpointError
 	if errors.As(checkNested(all, rootless()), &overlap) {
 		problems = append(problems, config.Problem{Severity: config.Warning, Line: 1, Column: 1, Fact: overlap.Fact, Hint: overlap.Hint})

@@ -53,6 +53,7 @@ type daemon struct {
 	origin origin
 	syncer *kvsync.Syncer
 	disks  *disks
+	audit  *auditing
 	good   lastGood
 	// remembered tells whether all certificates were known before the vaults were asked.
 	remembered bool
@@ -90,6 +91,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	d := &daemon{kept: k, app: a, log: a.logger(), origin: o, now: now, began: time.Now(), reloads: make(chan chan<- status.Reloaded), news: make(chan struct{}, 1)}
 	d.disks = &disks{log: d.log, client: k.client, began: make(chan struct{}), jobs: make(chan diskJob, 1), known: d.knownBases, wrote: d.lookAgain,
 		options: func(store string) disk.Options { return d.diskOptions(d.wanted(), store) }}
+	d.audit = newAuditing(a, k, d.log)
 	d.good.versions = map[string][]*tree.Version{}
 	stores := d.now.stores(nil)
 	if err := checkNested(stores, d.fs.Rootless()); err != nil {
@@ -118,7 +120,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	d.logIgnored(now.cfg)
 	d.set(now)
 	d.hooks = d.newHooks()
-	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks, d.hear}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed(), Published: d.lookAtHooks}, d.settings(d.now, union(d.fs.Mounts(), stores)))
+	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks, d.audit, d.hear}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed(), Published: d.lookAtHooks}, d.settings(d.now, union(d.fs.Mounts(), stores)))
 	d.remembered = d.good.covers(now)
 	d.good.forget()
 	d.loader.set(d.syncer)
@@ -326,6 +328,7 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 	work.Go(func() error { d.economize(ctx); return nil })
 	work.Go(func() error { d.alerts(ctx); return nil })
 	work.Go(func() error { d.app.log().Run(ctx); return nil })
+	work.Go(func() error { d.audit.run(ctx); return nil })
 	work.Go(func() error { defer d.stop(); return ignoreEnd(ctx, d.hooks.Run(ctx)) })
 	d.metrics.start(ctx, d)
 	defer func() {
@@ -452,11 +455,21 @@ func (d *daemon) mount() (err error) {
 		return explainMount(err)
 	}
 	serving := startServing(d.fs)
+	d.watchOpens() // before anybody can open anything
 	if err := d.fs.Attach(); err != nil {
 		return errors.Join(explainMount(err), serving.end())
 	}
 	d.serving = serving
 	return nil
+}
+
+// watchOpens has an auditor at work, if the settings want one; what keeps it from that is
+// logged, and tried again.
+func (d *daemon) watchOpens() {
+	ctx, cancel := context.WithTimeout(context.Background(), auditPatience)
+	defer cancel()
+	_ = d.audit.begin(ctx)
+	d.audit.signal() // it is looked after from now on
 }
 
 // parks tells whether a successor is to go on. What a unit's mounter has made is not

@@ -439,12 +439,14 @@ func hintOf(err error) string {
 type publisher struct {
 	fs        *fs.FS
 	disks     *disks
+	audit     *auditing
 	published func()
 }
 
 var _ kvsync.Publisher = publisher{}
 
 func (p publisher) Publish(ctx context.Context, s *tree.Snapshot, beside ...image.Change) error {
+	p.audit.publishing(s)
 	err := p.fs.Publish(ctx, s, beside...)
 	p.disks.apply(ctx, s)
 	p.published()

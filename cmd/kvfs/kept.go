@@ -28,6 +28,8 @@ type kept struct {
 	loader     *loader
 	// beneath are the directories beneath mounts, by the name under which they were kept.
 	beneath map[string]*os.File
+	// door to the auditor, and what opens are queued in; -1 if they were not kept.
+	door, group int
 	// parking is set when the process ends and another one is to go on.
 	parking atomic.Bool
 }
@@ -39,6 +41,8 @@ type serverOptions struct {
 	unit string
 	// publisher is a socket at which publishers are had; "": they are children.
 	publisher string
+	// auditor is a socket at which auditors are had; "": they are children.
+	auditor string
 	// For tests.
 	uncached bool
 	recovery string
@@ -48,7 +52,7 @@ type serverOptions struct {
 // returns, if a predecessor has left that to do. Nothing that can fail for a reason of
 // this machine's comes before.
 func inherit(a *app) (k *kept, err error) {
-	k, o := &kept{loader: newLoader()}, a.server
+	k, o := &kept{loader: newLoader(), door: -1, group: -1}, a.server
 	if k.client, err = keeper.Inherit(); err != nil {
 		return nil, err
 	}
@@ -73,6 +77,7 @@ func inherit(a *app) (k *kept, err error) {
 	}
 	err = k.fs.TakeOver(k.client.Take)
 	k.beneath = takeDisks(k.client)
+	k.takeAudit()
 	switch {
 	case err == nil:
 		k.serving = startServing(k.fs)

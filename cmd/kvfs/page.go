@@ -94,6 +94,10 @@ func (p *page) whole(r status.Report, now time.Time) {
 		p.wrong(bad, "error", e.Fact, e.Hint)
 	}
 	p.logs(r.Logs)
+	if a := r.Audit; a != nil && a.Dropped+a.Overflow+a.Gone+a.Lost > 0 {
+		p.line("  audit: %d opens since %s; %d not written for want of room, %d by processes of which the number alone is known, %d events not read, the kernel's queue was full %d %s",
+			a.Opens, a.Since.Format(time.RFC3339), a.Dropped, a.Gone, a.Lost, a.Overflow, plural(int(a.Overflow), "time", "times"))
+	}
 }
 
 // logs says what is wrong with the ways of the log, if anything is.
@@ -111,7 +115,7 @@ func (p *page) logs(l *status.Logs) {
 	}
 }
 
-// errorsOf are those of the whole, its directories and the place of its metrics.
+// errorsOf are those of the whole, its directories, the place of its metrics and its audit.
 func errorsOf(r status.Report) (all []*status.Error) {
 	add := func(e *status.Error) {
 		if e != nil {
@@ -124,6 +128,9 @@ func errorsOf(r status.Report) (all []*status.Error) {
 	}
 	if r.Metrics != nil {
 		add(r.Metrics.Error)
+	}
+	if r.Audit != nil {
+		add(r.Audit.Error)
 	}
 	return all
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -143,6 +145,40 @@ func (a *app) sayServing(cfg *config.Config, r kvsync.Report) {
 		}
 	}
 	a.say(words, slog.LevelInfo, "serving", "good", good, "certificates", len(r.Certificates), "at", stores, "interval", cfg.PollingInterval)
+}
+
+// printReaders shows who has read which version, and who has to load a key again.
+func (a *app) printReaders(r status.Readers, now time.Time) error {
+	if a.json {
+		return a.printJSON(r)
+	}
+	for i, c := range r.Certificates {
+		if i > 0 {
+			a.printf("\n")
+		}
+		a.printf("%s\n  version %s is served\n", c.URL, dash(c.Version))
+		if len(c.Readers) == 0 {
+			a.printf("  no process that runs has read its key since %s\n", r.Since.Format(time.RFC3339))
+			continue
+		}
+		w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "  READ\tPROCESS\tUSER\tPROGRAM\tUNIT\tLAST VERSION\tLAST OPEN")
+		for _, p := range c.Readers {
+			read := "older"
+			if p.Current {
+				read = "current"
+			}
+			if len(p.Open) > 0 {
+				read += ", open"
+			}
+			fmt.Fprintf(w, "  %s\t%d\t%d\t%s\t%s\t%s\t%s\n", read, p.PID, p.UID, certs.Printable(cmp.Or(p.Executable, p.Command)),
+				certs.Printable(dash(cmp.Or(p.Unit, p.Container))), dash(p.Versions[len(p.Versions)-1]), ago(&p.At, now))
+		}
+		if err := w.Flush(); err != nil {
+			return fmt.Errorf("printing: %w", err)
+		}
+	}
+	return nil
 }
 
 // placesOf are the stores, mounted or not.

@@ -217,6 +217,7 @@ func (d *daemon) set(w wanted) {
 	if err := keepDocuments(d.image, w); err != nil {
 		d.log.Error("a successor would go by the former settings", "err", err)
 	}
+	d.audit.set(w)
 	d.mu.Lock()
 	d.now = w
 	d.mu.Unlock()

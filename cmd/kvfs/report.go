@@ -75,6 +75,9 @@ func (d *daemon) figures() (status.Report, kvsync.Report, wanted) {
 	if slices.ContainsFunc(r.Hooks, func(h status.Hook) bool { return h.Error != nil }) && r.State == status.Ready {
 		r.State = status.Degraded
 	}
+	if r.Audit = d.audit.report(); r.Audit != nil && r.Audit.Error != nil {
+		r.State = status.Degraded
+	}
 	if r.Metrics != nil && r.Metrics.Error != nil {
 		r.State = status.Degraded
 	}

@@ -110,6 +110,7 @@ away; SIGTERM leaves them to the next server, if there is a keeper.`,
 	a.transportFlags(cmd, &o.caFile, &o.connect)
 	cmd.Flags().StringVar(&a.server.unit, "unit", "", "the systemd unit that this is, whose mounter has made the mounts")
 	cmd.Flags().StringVar(&a.server.publisher, "publisher", "", "socket at which systemd starts publishers")
+	cmd.Flags().StringVar(&a.server.auditor, "auditor", "", "socket at which systemd starts auditors")
 	a.serverFlags(cmd)
 	return cmd
 }

@@ -17,9 +17,9 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	watch, check, l := false, false, limits{defaultExpires, defaultStale}
+	watch, check, readers, l := false, false, false, limits{defaultExpires, defaultStale}
 	cmd := &cobra.Command{
-		Use:   "status",
+		Use:   "status [--readers [NAME]]",
 		Short: "say how things are",
 		Long: `Shows what the running kvfs serves: every certificate with its version, its
 expiry, the last try and the last success, and what is wrong with a hint.
@@ -27,13 +27,19 @@ expiry, the last try and the last success, and what is wrong with a hint.
 With --check it is for monitoring: one line that says whether all is well, one for
 each problem, and an exit code. 0: all is well. 1: a certificate expires soon or has
 expired, nothing has been heard of it for too long, it is not served as it should
-be, or kvfs itself is not well. 6: kvfs does not run.`,
+be, or kvfs itself is not well. 6: kvfs does not run.
+
+With --readers it shows the running processes that have read a key, those first
+that have read an older version only: they go on with that until they load it
+again. NAME is VAULT.NAME, NAME, or the URL of the secret. This needs kvfs.audit
+in the settings.`,
 		Example: `  kvfs status
   kvfs status --watch
   kvfs status --check --expires-within 14d --stale-after 3h
+  kvfs status --readers www
   kvfs status --json | jq .certificates`,
-		Args: takes(0, 0, nothing),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: takes(0, 1, "one name at most"),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, flag := range []string{"expires-within", "stale-after"} {
 				if cmd.Flags().Changed(flag) && !check {
 					return usage(cmd, "--%s goes with --check", flag)
@@ -42,6 +48,14 @@ be, or kvfs itself is not well. 6: kvfs does not run.`,
 			switch {
 			case watch && check:
 				return usage(cmd, "--watch and --check do not go together")
+			case readers && watch:
+				return usage(cmd, "--watch and --readers do not go together")
+			case readers && check:
+				return usage(cmd, "--check and --readers do not go together")
+			case readers:
+				return a.showReaders(cmd.Context(), args)
+			case len(args) > 0:
+				return usage(cmd, "a name, %q, goes with --readers", args[0])
 			case watch:
 				return a.watchStatus(cmd.Context())
 			}
@@ -60,7 +74,23 @@ be, or kvfs itself is not well. 6: kvfs does not run.`,
 	cmd.Flags().BoolVar(&check, "check", false, "say in a line whether all is well, and fail with 1 if it is not")
 	cmd.Flags().Var(&l.expires, "expires-within", "with --check: how soon an end is a problem, such as 14d or 36h")
 	cmd.Flags().Var(&l.stale, "stale-after", "with --check: for how long a certificate may not be had before that is a problem")
+	cmd.Flags().BoolVar(&readers, "readers", false, "show which running processes have read which version of a key")
 	return cmd
+}
+
+func (a *app) showReaders(ctx context.Context, args []string) error {
+	name := ""
+	if len(args) > 0 {
+		name = args[0]
+	}
+	r, err := status.NewClient(a.socket).Readers(ctx, name)
+	if err != nil {
+		return err
+	}
+	if r.Error != nil {
+		return &failure{code: exitFailed, kind: r.Error.Kind, fact: r.Error.Fact, hint: r.Error.Hint}
+	}
+	return a.printReaders(r, time.Now())
 }
 
 // checkStatus fails if anything is not well.

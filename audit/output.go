@@ -1,0 +1,245 @@
+package audit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// bufferedLines bounds the lines that wait, in bytes; as many may be on their way.
+	bufferedLines = 4 << 20
+	// writeRetry is how long after a failure it is tried again.
+	writeRetry = time.Second
+)
+
+// output takes lines without ever waiting, and writes them.
+type output struct {
+	log *os.File // where lines go that are for no file
+
+	mu      sync.Mutex
+	pending []byte
+	moving  int // bytes that the writer has taken and not written
+	dropped uint64
+	said    uint64 // of dropped, in a line
+	trouble *Error
+	target  target
+	changed bool // target was
+	closed  bool
+	wake    chan struct{}
+}
+
+// target is where lines go.
+type target struct {
+	path string   // "": the log
+	file *os.File // open; nil: to be opened
+}
+
+func newOutput(log *os.File) *output { return &output{log: log, wake: make(chan struct{}, 1)} }
+
+// configure changes where lines go, from the next ones on. What fails is tried again.
+func (o *output) configure(path string) error {
+	next := target{path: path}
+	var err error
+	if path != "" {
+		next.file, err = openAudit(path)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.target, o.changed = next, true
+	o.trouble = troubleOf(err)
+	o.signal()
+	return err
+}
+
+func (o *output) signal() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// add takes a line, made of these parts. It is false if there is no room.
+func (o *output) add(parts ...[]byte) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	size := 0
+	for _, p := range parts {
+		size += len(p)
+	}
+	if len(o.pending)+size > bufferedLines {
+		o.dropped++
+		return false
+	}
+	if o.dropped > o.said {
+		o.pending = fmt.Appendf(o.pending, `{"time":%q,"audit":"dropped","lines":%d}`+"\n", time.Now().UTC().Format(time.RFC3339Nano), o.dropped-o.said)
+		o.said = o.dropped
+	}
+	for _, p := range parts {
+		o.pending = append(o.pending, p...)
+	}
+	o.signal()
+	return true
+}
+
+// state is for a report.
+func (o *output) state() (dropped uint64, waiting int, trouble *Error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.dropped, len(o.pending) + o.moving, o.trouble
+}
+
+// close lets write end when it has written what there is.
+func (o *output) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.signal()
+}
+
+// write writes lines until close; what fails then is lost.
+func (o *output) write() error {
+	var lines, spare []byte // taken, and not written yet
+	var file *os.File
+	var at target
+	retry := time.NewTicker(writeRetry)
+	defer retry.Stop()
+	for {
+		o.mu.Lock()
+		if len(lines) == 0 {
+			lines, o.pending = o.pending, spare[:0]
+			spare = lines
+		}
+		if o.changed {
+			if file != nil {
+				file.Close()
+			}
+			at, o.changed = o.target, false
+			file = at.file
+		}
+		o.moving = len(lines)
+		closed := o.closed
+		o.mu.Unlock()
+		var err error
+		if len(lines) > 0 {
+			if at.path == "" {
+				lines, err = writeLines(o.log, lines, false)
+			} else if file, err = reopened(file, at.path); err == nil {
+				lines, err = writeLines(file, lines, true)
+			}
+			o.mu.Lock()
+			o.trouble, o.moving = troubleOf(err), len(lines)
+			o.mu.Unlock()
+			if err == nil {
+				continue
+			}
+		}
+		if closed {
+			return err
+		}
+		if err != nil {
+			<-retry.C
+			continue
+		}
+		<-o.wake
+	}
+}
+
+// reopened is the file that has the path now: somebody may have renamed the one before.
+func reopened(file *os.File, path string) (*os.File, error) {
+	if file != nil {
+		var now, is unix.Stat_t
+		err := unix.Lstat(path, &now)
+		if err == nil && unix.Fstat(int(file.Fd()), &is) == nil && now.Dev == is.Dev && now.Ino == is.Ino {
+			return file, nil
+		}
+		file.Close()
+	}
+	return openAudit(path)
+}
+
+// writeLines writes whole lines. What is returned was not written. Of a file of our own
+// the beginning of a line is taken back.
+func writeLines(f *os.File, lines []byte, own bool) (rest []byte, err error) {
+	n, err := f.Write(lines)
+	if err == nil {
+		return nil, nil
+	}
+	whole := bytes.LastIndexByte(lines[:n], '\n') + 1
+	if torn := int64(n - whole); own && torn > 0 {
+		if end, seekErr := f.Seek(0, unix.SEEK_END); seekErr == nil && f.Truncate(end-torn) == nil {
+			n = whole
+		}
+	}
+	return lines[n:], fmt.Errorf("writing %s: %w", f.Name(), err)
+}
+
+// openAudit opens or makes the file that lines are appended to. One that somebody else
+// could have put there, or could write to, is refused with an *Error.
+func openAudit(path string) (*os.File, error) {
+	refuse := func(hint, format string, args ...any) (*os.File, error) {
+		return nil, &Error{Fact: fmt.Sprintf(format, args...), Hint: hint}
+	}
+	dir := filepath.Dir(path)
+	const own = "name a file in a directory that root alone may change, such as /var/log/kvfs/audit.log"
+	var st unix.Stat_t
+	switch err := unix.Stat(dir, &st); {
+	case err != nil:
+		return refuse("make the directory", "the directory of the audit file, %s, cannot be entered: %v", dir, err)
+	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return refuse(own, "the directory of the audit file, %s, belongs to user %d", dir, st.Uid)
+	case st.Mode&0o022 != 0 && st.Mode&unix.S_ISVTX == 0:
+		return refuse(own, "the directory of the audit file, %s, is writable by others", dir)
+	}
+	// A pipe without a reader would be waited for.
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0o600)
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return refuse("remove it, or name the file that it leads to", "the audit file %s is a symbolic link", path)
+	case errors.Is(err, unix.ENXIO):
+		return refuse("name a regular file, or one that is not there yet", "the audit file %s is a pipe or a socket", path)
+	case err != nil:
+		return refuse("make room or name another file; it is tried again by itself", "the audit file %s cannot be opened: %v", path, err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	if err := unix.Fstat(fd, &st); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("looking at %s: %w", path, err)
+	}
+	fault, hint := "", "remove it, or name another one"
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		fault = "is no regular file"
+	case int(st.Uid) != os.Geteuid():
+		fault = fmt.Sprintf("belongs to user %d", st.Uid)
+	case st.Nlink != 1:
+		fault = "has more than one name"
+	case st.Mode&0o022 != 0:
+		fault, hint = "is writable by others", "chmod 600 "+path
+	}
+	if fault != "" {
+		f.Close()
+		return refuse(hint, "the audit file %s %s", path, fault)
+	}
+	return f, nil
+}
+
+// troubleOf is what a person should know of a failure.
+func troubleOf(err error) *Error {
+	var e *Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return &Error{Fact: err.Error(), Hint: "make room on that file system; lines wait, and are dropped when the buffer is full"}
+	}
+	return &Error{Fact: err.Error(), Hint: "it is tried again by itself"}
+}
