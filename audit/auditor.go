@@ -25,6 +25,8 @@ type Auditor struct {
 	all                bool // files without a key count too
 	readings           int  // of all processes
 	report             Report
+	users              map[uint32]*uint64 // opens of each
+	others, unknown    uint64             // opens of users that are not counted, or not known
 	buf                []byte
 	leaving            []int32
 	strangers          bool // one of the last events was of a process that was not known
@@ -37,7 +39,7 @@ func New(door, log *os.File) (a *Auditor, err error) {
 		return nil, fmt.Errorf("the door: %w", err)
 	}
 	door.Close()
-	a = &Auditor{door: fd, group: -1, files: newFiles(), out: newOutput(log), buf: make([]byte, eventBuffer)}
+	a = &Auditor{door: fd, group: -1, files: newFiles(), users: map[uint32]*uint64{}, out: newOutput(log), buf: make([]byte, eventBuffer)}
 	a.report.Process, a.report.Since = os.Getpid(), time.Now().UTC().Truncate(time.Second)
 	if a.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
@@ -208,7 +210,40 @@ func (a *Auditor) handle(e *unix.FanotifyEventMetadata, pidfd int, now time.Time
 	}
 	a.note(q, f, now)
 	a.report.Opens++
+	a.count(q)
 	a.line(now, "open", f.members, q.members)
+}
+
+// maxUsers are counted each by itself: a report is one message.
+const maxUsers = 256
+
+// count adds an open of a process to those of its user.
+func (a *Auditor) count(q *process) {
+	switch n := a.users[q.who.UID]; {
+	case q.nameless():
+		a.unknown++
+	case n != nil:
+		*n++
+	case len(a.users) < maxUsers:
+		first := uint64(1)
+		a.users[q.who.UID] = &first
+	default:
+		a.others++
+	}
+}
+
+// perUser is what count has counted.
+func (a *Auditor) perUser() map[string]uint64 {
+	all := map[string]uint64{}
+	for uid, n := range a.users {
+		all[strconv.FormatUint(uint64(uid), 10)] = *n
+	}
+	for name, n := range map[string]uint64{"other": a.others, "unknown": a.unknown} {
+		if n > 0 {
+			all[name] = n
+		}
+	}
+	return all
 }
 
 func (a *Auditor) line(now time.Time, what string, parts ...[]byte) {
@@ -312,6 +347,7 @@ func (a *Auditor) answer(m message, fds []int) {
 	case askReport:
 		r := a.report
 		r.Dropped, r.Waiting, r.Trouble = a.out.state()
+		r.Users = a.perUser()
 		reply.Report = &r
 	case askReaders:
 		f, err := beside(a.readers(m.Certificate, time.Now()))

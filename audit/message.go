@@ -30,14 +30,17 @@ type Options struct {
 
 // Report is how an auditor is doing. Numbers count from Since.
 type Report struct {
-	Process  int       `json:"process"`
-	Since    time.Time `json:"since"`
-	Opens    uint64    `json:"opens"`    // that were to be written
-	Dropped  uint64    `json:"dropped"`  // of these, for want of room in the buffer
-	Waiting  int       `json:"waiting"`  // bytes of lines that are not written yet
-	Overflow uint64    `json:"overflow"` // times that the kernel's queue was full; how much was lost nobody knows
-	Gone     uint64    `json:"gone"`     // opens of processes of which the number alone is known
-	Lost     uint64    `json:"lost"`     // events that could not be read
+	Process int       `json:"process"`
+	Since   time.Time `json:"since"`
+	Opens   uint64    `json:"opens"` // that were to be written
+	// Users are these opens by the number of the user; beyond maxUsers of them "other", and
+	// "unknown" where the process had ended.
+	Users    map[string]uint64 `json:"users,omitempty"`
+	Dropped  uint64            `json:"dropped"`  // of these, for want of room in the buffer
+	Waiting  int               `json:"waiting"`  // bytes of lines that are not written yet
+	Overflow uint64            `json:"overflow"` // times that the kernel's queue was full; how much was lost nobody knows
+	Gone     uint64            `json:"gone"`     // opens of processes of which the number alone is known
+	Lost     uint64            `json:"lost"`     // events that could not be read
 	// Forgotten is how often there was no room to remember what a process has read.
 	Forgotten uint64 `json:"forgotten"`
 	// Priority of the thread that reads events: "realtime", "high", or "" if it is like

@@ -10,6 +10,8 @@ type Audit struct {
 	Process  int        `json:"process"`
 	Since    *time.Time `json:"since,omitempty"`
 	Opens    uint64     `json:"opens"`
+	// Users are the opens by the number of the user, "other" and "unknown".
+	Users map[string]uint64 `json:"users,omitempty"`
 	// Dropped are those of the opens that are not written, for want of room in the buffer:
 	// the file or the pipe was too slow, or full. Waiting is how many bytes are in there.
 	Dropped uint64 `json:"dropped"`

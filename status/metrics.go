@@ -70,6 +70,8 @@ func sections() []section {
 		{vaultFamilies, collectVaults},
 		{pollFamilies, collectPolls},
 		{filesystemFamilies, collectFilesystem},
+		{hookFamilies, collectHooks},
+		{auditFamilies, collectAudit},
 		{memoryFamilies, collectMemory},
 	}
 }
@@ -362,6 +364,67 @@ func collectFilesystem(s sink, r *Report) {
 	s.send(panics, float64(r.Panics))
 	s.send(longestRequest, r.Stalls.Request)
 	s.send(takeover, r.Stalls.Takeover)
+}
+
+// What is done after renewals. Two that have the same words are told as one.
+var (
+	hookRuns     = counter("kvfs_hook_runs_total", "What was done after renewals, and has succeeded.", "action")
+	hookFailures = gauge("kvfs_hook_failures", "Tries of it that have failed since the last success.", "action")
+	hookPending  = gauge("kvfs_hook_pending_certificates", "Renewed certificates for which it is still to be done.", "action")
+	hookSuccess  = gauge("kvfs_hook_last_success_timestamp_seconds", "When it has succeeded last, in seconds since 1970; absent before the first time.", "action")
+	hookFamilies = []*family{hookRuns, hookFailures, hookPending, hookSuccess}
+)
+
+func collectHooks(s sink, r *Report) {
+	type sum struct {
+		runs, failures, pending int
+		success                 *time.Time
+	}
+	var order []string
+	sums := map[string]*sum{}
+	for _, h := range r.Hooks {
+		all := sums[h.Action]
+		if all == nil {
+			all = &sum{}
+			order, sums[h.Action] = append(order, h.Action), all
+		}
+		all.runs, all.failures, all.pending = all.runs+h.Runs, max(all.failures, h.Failures), all.pending+len(h.Pending)
+		if t := h.LastSuccess; t != nil && (all.success == nil || t.After(*all.success)) {
+			all.success = t
+		}
+	}
+	for _, action := range order {
+		all := sums[action]
+		s.send(hookRuns, float64(all.runs), action)
+		s.send(hookFailures, float64(all.failures), action)
+		s.send(hookPending, float64(all.pending), action)
+		s.instant(hookSuccess, all.success, hookSuccess.with(action))
+	}
+}
+
+// The audit.
+var (
+	auditUp       = gauge("kvfs_audit_up", "1 if opens are written down as the settings ask, 0 while they are not; absent where they do not ask for it.")
+	auditOpens    = counter("kvfs_audit_opens_total", "Opens of keys, or of all files where the settings ask for that, by the user: a number, other (beyond 256 users) or unknown (the process had ended).", "uid")
+	auditDropped  = counter("kvfs_audit_dropped_total", "Opens that are not written: for want of room (buffer), or because the event could not be read (event).", "reason")
+	auditOverflow = counter("kvfs_audit_queue_overflows_total", "Times that the kernel's queue was full. How many opens each time has cost nobody knows.")
+	auditUnnamed  = counter("kvfs_audit_unnamed_total", "Opens by processes that had ended, of which the number alone is known.")
+	auditFamilies = []*family{auditUp, auditOpens, auditDropped, auditOverflow, auditUnnamed}
+)
+
+func collectAudit(s sink, r *Report) {
+	a := r.Audit
+	if a == nil {
+		return
+	}
+	s.truth(auditUp, a.Error == nil)
+	for uid, n := range a.Users {
+		s.send(auditOpens, float64(n), uid)
+	}
+	s.send(auditDropped, float64(a.Dropped), "buffer")
+	s.send(auditDropped, float64(a.Lost), "event")
+	s.send(auditOverflow, float64(a.Overflow))
+	s.send(auditUnnamed, float64(a.Gone))
 }
 
 // Memory.
