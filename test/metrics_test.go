@@ -56,6 +56,12 @@ func measured(at any, more func(document)) func(document) {
 	}
 }
 
+// withEverything has all that there are metrics of.
+func withEverything(d document) {
+	own := d["kvfs"].(map[string]any)
+	own["persistent"], own["audit"], own["onChange"] = "beneath", true, []any{map[string]any{"command": []string{"/bin/true"}}}
+}
+
 // ask gets a page from an address or a Unix socket, by a connection of its own.
 func ask(ctx context.Context, at, page string) (code int, body string, err error) {
 	network := "tcp"
@@ -165,7 +171,7 @@ func TestMetricsOfARealKvfs(t *testing.T) {
 	needRoot(t)
 	at := freePort(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"}, emulator.Profile{Name: "old", Validity: 3 * 24 * time.Hour})
-	s.configure(measured(at, func(d document) { d["kvfs"].(map[string]any)["persistent"] = "beneath" }))
+	s.configure(measured(at, withEverything))
 	s.mount()
 	if code, body := s.ask(at, "/readyz"); code != http.StatusOK || body != "ok\n" {
 		t.Errorf("it is not ready: %d %s", code, body)
@@ -190,7 +196,11 @@ func TestMetricsOfARealKvfs(t *testing.T) {
 	if _, err := os.ReadFile(s.path("contoso-web.www")); err != nil {
 		t.Error(err)
 	}
-	text := s.scrape(at)
+	var text string
+	s.until("the hook is done, and the open is counted", func() bool {
+		text = s.scrape(at)
+		return strings.Contains(text, `kvfs_hook_runs_total{action="command /bin/true"} 1`) && strings.Contains(text, `kvfs_audit_opens_total{uid="0"}`)
+	})
 	if said, err := promtool(t, text, "check", "metrics"); err != nil || said != "" {
 		t.Errorf("promtool check metrics: %v\n%s", err, said)
 	}
@@ -601,8 +611,9 @@ func TestDashboardHasData(t *testing.T) {
 	prometheus := needProgram(t, "prometheus")
 	at, web := freePort(t), freePort(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"}, emulator.Profile{Name: "old", Validity: 3 * 24 * time.Hour})
-	s.configure(measured(at, func(d document) { d["kvfs"].(map[string]any)["persistent"] = "beneath" }))
+	s.configure(measured(at, withEverything))
 	s.mount()
+	readFile(t, s.path("contoso-web.www"))
 	rules, err := filepath.Abs(rulesFile)
 	if err != nil {
 		t.Fatal(err)
