@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -15,6 +16,10 @@ import (
 
 // Auditor is the process that reads events. Its methods are called once each.
 type Auditor struct {
+	// Guarded is set before Watch where the server has fewer rights than the auditor, and may be
+	// somebody else by now: then no other file system than a mount of kvfs is watched for it.
+	Guarded bool
+
 	door, group, epoll int
 	private            uint64 // id of the mount whose opens are the server's own
 	device             uint64
@@ -46,7 +51,12 @@ func New(door, log *os.File) (a *Auditor, err error) {
 	}
 	a.exits, err = newExits()
 	a.report.Exits = err == nil // otherwise less is known of those that have ended
-	a.procs, err = newProcesses(a.epoll, a.exits, func(q *process) { a.readings -= len(q.read) })
+	a.procs, err = newProcesses(a.epoll, a.exits, func(q *process) {
+		a.readings -= len(q.read)
+		if !q.exited && len(q.read) > 0 { // it runs on, and had to go for others
+			a.report.Forgotten++
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -398,26 +408,61 @@ func (a *Auditor) begin(dir, group int) error {
 	if err := unix.Statx(dir, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
 		return fmt.Errorf("looking at the file system: %w", err)
 	}
-	switch {
-	case a.group >= 0 && group >= 0:
-		unix.Close(group) // it is ours, come back
-	case a.group < 0 && group >= 0:
-		a.group = group
-	case a.group < 0:
+	// Who may read a group gets every file that is opened, whoever may open it: what the server
+	// names is watched only if it can be nothing but its own file system.
+	if a.Guarded && !mountedAsKvfs(st.Dev_major, st.Dev_minor) {
+		unix.Close(group)
+		return &Error{Fact: "the server has named a file system that is not one of kvfs: it is not watched", Hint: "find out what runs as its user"}
+	}
+	if group >= 0 && (a.group >= 0 || !isGroup(group)) {
+		unix.Close(group) // it is ours, come back, or none at all
+		group = -1
+	}
+	now := a.group
+	if now < 0 {
+		now = group
+	}
+	if now < 0 {
 		var err error
-		if a.group, err = newGroup(); err != nil {
+		if now, err = newGroup(); err != nil {
 			return err
 		}
 	}
 	// The file system, not the mount: containers have other mounts of it.
-	if err := unix.FanotifyMark(a.group, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_OPEN, dir, ""); err != nil {
+	if err := unix.FanotifyMark(now, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_OPEN, dir, ""); err != nil {
+		if now != a.group {
+			unix.Close(now)
+		}
 		return &Error{Fact: fmt.Sprintf("opens cannot be watched: fanotify_mark: %v", err), Hint: "run kvfs as root, outside of a user namespace, without kvfs.audit otherwise"}
 	}
+	a.group = now
 	a.private, a.device = st.Mnt_id, unix.Mkdev(st.Dev_major, st.Dev_minor)
 	if err := a.wait(a.group); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	return nil
+}
+
+// mountedAsKvfs tells whether a file system is mounted as one of kvfs. The file system itself is not asked.
+func mountedAsKvfs(major, minor uint32) bool {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return false
+	}
+	device := fmt.Sprintf("%d:%d", major, minor)
+	for line := range strings.Lines(string(text)) {
+		before, after, _ := strings.Cut(line, " - ")
+		if fields := strings.Fields(before); len(fields) > 2 && fields[2] == device && strings.HasPrefix(after, "fuse.kvfs ") {
+			return true
+		}
+	}
+	return false
+}
+
+// isGroup tells whether a descriptor is a group of fanotify.
+func isGroup(fd int) bool {
+	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
+	return err == nil && strings.Contains(string(text), "\nfanotify flags:")
 }
 
 // newGroup has the bounded queue of the kernel (fs.fanotify.max_queued_events).

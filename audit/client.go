@@ -28,6 +28,7 @@ func Start(log *os.File, name string, args ...string) (door *os.File, wait func(
 	door, theirs := os.NewFile(uintptr(pair[0]), "door"), os.NewFile(uintptr(pair[1]), "door")
 	defer theirs.Close()
 	cmd := exec.Command(name, args...)
+	cmd.Env = []string{} // there may be secrets in ours
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stderr = log
 	// Out of the terminal's process group: an interrupt there is for the keeper.

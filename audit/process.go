@@ -189,8 +189,8 @@ func (p *processes) look(q *process, now time.Time) bool {
 	}
 	who.Cgroup = cgroup(dir)
 	who.Unit, who.Container = within(who.Cgroup)
-	who.Executable = p.executable(dir)
-	if who.Executable == "" { // it ends at this moment: its program is gone, and the rest of it not yet
+	var gone bool
+	if who.Executable, gone = p.executable(dir); gone { // it ends at this moment: its program is gone, and the rest of it not yet
 		if q.who.Executable != "" && q.who.Command == command {
 			who.Executable = q.who.Executable
 		} else {
@@ -233,19 +233,19 @@ func (p *processes) unknown(pid int32) *process {
 // nameless tells whether nothing is known of it.
 func (q *process) nameless() bool { return q.who.Gone && q.who.Command == "" }
 
-// executable of a process, "" if it has none any more.
-func (p *processes) executable(dir int) string {
+// executable of a process, "" if that may not be known; gone tells that it has none any more.
+func (p *processes) executable(dir int) (name string, gone bool) {
 	var b [unix.PathMax]byte
 	n, err := unix.Readlinkat(dir, "exe", b[:])
 	if err != nil {
-		return ""
+		return "", errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH)
 	}
-	name := string(b[:n])
+	name = string(b[:n])
 	var st unix.Stat_t
 	if unix.Fstatat(dir, "exe", &st, 0) == nil {
 		p.programs.Add(inode{uint64(st.Dev), st.Ino}, name)
 	}
-	return name
+	return name, false
 }
 
 func openProc(pid int32) (int, error) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 )
 
 // maxAnswer is more than haproxy says of ten thousand certificates.
@@ -60,7 +61,12 @@ func (r *Runner) tellHAProxyOf(ctx context.Context, a Action, known []string, c 
 func replaceInHAProxy(ctx context.Context, socket, name string, content []byte) error {
 	quoted := haproxyQuote(name)
 	// The payload ends with an empty line, which PEM does not need.
-	payload := bytes.ReplaceAll(bytes.ReplaceAll(content, []byte("\r"), nil), []byte("\n\n"), []byte("\n"))
+	var payload []byte
+	for line := range bytes.Lines(bytes.ReplaceAll(content, []byte("\r"), nil)) {
+		if len(bytes.TrimSpace(line)) > 0 {
+			payload = append(payload, line...)
+		}
+	}
 	answer, err := askHAProxy(ctx, socket, slices.Concat([]byte("set ssl cert "+quoted+" <<\n"), bytes.TrimSpace(payload), []byte("\n\n")))
 	if err == nil && !strings.HasPrefix(answer, "Transaction ") {
 		err = haproxyRefuses(name, answer)
@@ -73,10 +79,14 @@ func replaceInHAProxy(ctx context.Context, socket, name string, content []byte) 
 	}
 	if err != nil {
 		// What was begun is in the way of whoever comes next. What becomes of this is no news.
+		ctx, over := context.WithTimeout(context.WithoutCancel(ctx), abortPatience) // the time may be over
+		defer over()
 		_, _ = askHAProxy(ctx, socket, []byte("abort ssl cert "+quoted+"\n"))
 	}
 	return err
 }
+
+const abortPatience = 2 * time.Second
 
 func haproxyRefuses(name, answer string) error {
 	return failed("it goes on with the certificate that it has; a reload of haproxy loads the new one", "haproxy refuses the certificate for %s: %s", name, bounded(oneLine(answer)))

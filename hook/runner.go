@@ -30,8 +30,8 @@ type Certificate struct {
 type Options struct {
 	// Serving are all certificates that have actions, as their links lead now. It is called by Look.
 	Serving func() []Certificate
-	// Paths are the links of a certificate.
-	Paths func(key string) []string
+	// Paths are the links of certificates, by their keys.
+	Paths func(keys []string) map[string][]string
 	// Content is a certificate with its chain and key in PEM, as Serving has it or newer.
 	Content func(key string) ([]byte, error)
 	// Records outlive this process; nil: what is pending is lost with it.
@@ -121,7 +121,7 @@ func New(opts Options) *Runner {
 		r.opts.Spared = func() []int { return nil }
 	}
 	if r.opts.Paths == nil {
-		r.opts.Paths = func(string) []string { return nil }
+		r.opts.Paths = func([]string) map[string][]string { return nil }
 	}
 	if r.opts.perform == nil {
 		r.opts.perform = r.perform
@@ -178,14 +178,15 @@ func (r *Runner) Run(ctx context.Context) error {
 	case <-r.news:
 	}
 	for flying := 0; ctx.Err() == nil; {
-		for _, f := range r.due(time.Now(), concurrency-flying) {
+		now := time.Now() // one for both: what is due between two times would be for neither
+		for _, f := range r.due(now, concurrency-flying) {
 			flying++
 			flights.Go(func() error {
 				ended <- f.fly(ctx, r)
 				return nil
 			})
 		}
-		timer := time.NewTimer(r.wake(time.Now()))
+		timer := time.NewTimer(r.wake(now))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
@@ -247,6 +248,13 @@ func (r *Runner) observe(all []Certificate, now time.Time) {
 		if !asked[id] && !j.flying { // else when it has landed
 			delete(r.jobs, id)
 			changes[recordJob+id] = nil
+		}
+	}
+	wants := r.wants(now)
+	for id, j := range r.jobs { // what it has failed for is gone
+		if _, ok := wants[id]; !ok && !j.flying && j.Failures > 0 {
+			j.Failures, j.Fact, j.Hint = 0, "", ""
+			changes[recordJob+id] = encoded(j.history)
 		}
 	}
 	r.keep(changes)
@@ -338,23 +346,40 @@ func (r *Runner) keep(changes map[string][]byte) {
 	}
 }
 
-// want is what the schedule of a job depends on; false if there is nothing to do. The caller holds mu.
-func (r *Runner) want(j *job) (w want, ok bool) {
-	w = want{failures: j.Failures, tried: j.Tried, fraction: j.fraction}
-	for _, c := range r.certs {
-		p, waits := c.Pending[j.id]
-		if !waits {
-			continue
+// wants are what the schedules of those jobs depend on for which there is something to do, by their ids. A time that
+// is to come is one of a clock that was set back since. The caller holds mu.
+func (r *Runner) wants(now time.Time) map[string]want {
+	past := func(t time.Time) time.Time {
+		if t.After(now) {
+			return now
 		}
-		if !ok || p.Since.Before(w.since) {
-			w.since = p.Since
-		}
-		if w.expires.IsZero() || !p.Expires.IsZero() && p.Expires.Before(w.expires) {
-			w.expires = p.Expires
-		}
-		ok = true
+		return t
 	}
-	return w, ok
+	all := map[string]want{}
+	for _, c := range r.certs {
+		for id, p := range c.Pending {
+			j := r.jobs[id]
+			if j == nil {
+				continue
+			}
+			since := past(p.Since)
+			w, known := all[id]
+			if !known {
+				w = want{since: since, newest: since, failures: j.Failures, tried: past(j.Tried), fraction: j.fraction}
+			}
+			if since.Before(w.since) {
+				w.since = since
+			}
+			if since.After(w.newest) {
+				w.newest = since
+			}
+			if w.expires.IsZero() || !p.Expires.IsZero() && p.Expires.Before(w.expires) {
+				w.expires = p.Expires
+			}
+			all[id] = w
+		}
+	}
+	return all
 }
 
 // flight is one round of a target: the action, and the jobs that it is for.
@@ -369,12 +394,15 @@ type flight struct {
 func (r *Runner) due(now time.Time, most int) (all []*flight) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	byTarget, busy := map[string]*flight{}, map[string]bool{}
+	byTarget, busy, wants := map[string]*flight{}, map[string]bool{}, r.wants(now)
+	if len(wants) == 0 {
+		return nil
+	}
 	for _, j := range r.jobs {
 		busy[j.action.target()] = busy[j.action.target()] || j.flying
 	}
 	for _, j := range r.ordered() {
-		w, ok := r.want(j)
+		w, ok := wants[j.id]
 		target := j.action.target()
 		if !ok || busy[target] || j.action.due(w, now).After(now) {
 			continue
@@ -388,9 +416,16 @@ func (r *Runner) due(now time.Time, most int) (all []*flight) {
 			byTarget[target], all = f, append(all, f)
 		}
 		j.flying = true
-		f.jobs, f.actions, f.changes = append(f.jobs, j), append(f.actions, j.action), append(f.changes, r.changes(j))
+		f.jobs, f.actions = append(f.jobs, j), append(f.actions, j.action)
 	}
+	if len(all) == 0 {
+		return nil
+	}
+	changes := r.changes()
 	for _, f := range all {
+		for _, j := range f.jobs {
+			f.changes = append(f.changes, changes[j.id])
+		}
 		slices.SortStableFunc(f.actions, func(a, b Action) int { return cmp.Compare(b.Verb.strength(), a.Verb.strength()) })
 	}
 	return all
@@ -401,14 +436,17 @@ func (r *Runner) ordered() []*job {
 	return slices.SortedFunc(maps.Values(r.jobs), func(a, b *job) int { return cmp.Or(cmp.Compare(a.place, b.place), strings.Compare(a.id, b.id)) })
 }
 
-// changes are what a job is to be done for. The caller holds mu.
-func (r *Runner) changes(j *job) (all []Change) {
+// changes are what jobs are to be done for, by their ids. The caller holds mu.
+func (r *Runner) changes() map[string][]Change {
+	all := map[string][]Change{}
 	for key, c := range r.certs {
-		if p, ok := c.Pending[j.id]; ok {
-			all = append(all, Change{Key: key, Name: c.Name, Old: p.Old, New: c.Version})
+		for id, p := range c.Pending {
+			all[id] = append(all[id], Change{Key: key, Name: c.Name, Old: p.Old, New: c.Version})
 		}
 	}
-	slices.SortFunc(all, func(a, b Change) int { return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Key, b.Key)) })
+	for _, of := range all {
+		slices.SortFunc(of, func(a, b Change) int { return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Key, b.Key)) })
+	}
 	return all
 }
 
@@ -417,8 +455,8 @@ func (r *Runner) wake(now time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	pause := time.Hour
-	for _, j := range r.jobs {
-		if w, ok := r.want(j); ok && !j.flying {
+	for id, w := range r.wants(now) {
+		if j := r.jobs[id]; !j.flying {
 			if at := j.action.due(w, now); at.After(now) { // else it waits for another of its target
 				pause = min(pause, at.Sub(now))
 			}
@@ -444,10 +482,8 @@ type outcome struct {
 // fly does what is to be done.
 func (f *flight) fly(ctx context.Context, r *Runner) (all []outcome) {
 	a := f.actions[0]
-	for _, changes := range f.changes {
-		for i := range changes {
-			changes[i].Paths = r.opts.Paths(changes[i].Key)
-		}
+	if a.Command != nil || a.HAProxy != "" {
+		r.findPaths(f.changes[0])
 	}
 	err := f.checks(ctx, r)
 	for i, j := range f.jobs {
@@ -468,6 +504,18 @@ func (f *flight) fly(ctx context.Context, r *Runner) (all []outcome) {
 		all = append(all, o)
 	}
 	return all
+}
+
+// findPaths enters the links of certificates.
+func (r *Runner) findPaths(changes []Change) {
+	var keys []string
+	for _, c := range changes {
+		keys = append(keys, c.Key)
+	}
+	paths := r.opts.Paths(keys)
+	for i, c := range changes {
+		changes[i].Paths = paths[c.Key]
+	}
 }
 
 // checks runs the commands that have to succeed first, each once.
@@ -605,15 +653,16 @@ func (r *Runner) Report() (all []Status) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
+	wants, changes := r.wants(now), r.changes()
 	for _, j := range r.ordered() {
 		if !r.asked[j.id] {
 			continue // nobody has looked yet, or it was taken from the settings
 		}
 		s := Status{Action: j.action, State: Idle, LastRun: j.Tried, LastSuccess: j.Succeeded, Runs: j.Runs, Failures: j.Failures, Note: j.Note}
-		for _, c := range r.changes(j) {
+		for _, c := range changes[j.id] {
 			s.Pending = append(s.Pending, c.Name)
 		}
-		if w, ok := r.want(j); ok {
+		if w, ok := wants[j.id]; ok {
 			if s.State, s.Next = Waiting, j.action.due(w, now); s.Next.Before(now) {
 				s.Next = now
 			}

@@ -92,7 +92,7 @@ func (w *world) perform(ctx context.Context, a Action, changes []Change) ([]Chan
 	said := fmt.Sprintf("%v %s:", time.Since(w.began).Round(time.Millisecond), a)
 	for _, c := range changes {
 		said += fmt.Sprintf(" %s %s>%s", c.Name, c.Old, c.New)
-		if !slices.Equal(c.Paths, []string{"/tls/" + c.Key}) {
+		if told := a.Command != nil || a.HAProxy != ""; told != slices.Equal(c.Paths, []string{"/tls/" + c.Key}) {
 			w.t.Errorf("the links of %s are %q", c.Key, c.Paths)
 		}
 	}
@@ -114,7 +114,7 @@ func (w *world) perform(ctx context.Context, a Action, changes []Change) ([]Chan
 
 // run runs a Runner until stop is called.
 func (w *world) run() (r *Runner, stop func()) {
-	r = New(Options{Serving: w.serving, Paths: func(key string) []string { return []string{"/tls/" + key} }, Records: w.records, perform: w.perform, Seed: "machine"})
+	r = New(Options{Serving: w.serving, Paths: pathsBelow, Records: w.records, perform: w.perform, Seed: "machine"})
 	ctx, cancel := context.WithCancel(w.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
@@ -427,6 +427,35 @@ func TestMendedActionIsDoneForWhatWasPending(t *testing.T) {
 }
 
 // A slow or hanging action keeps no other from being done.
+// What has failed for one that is gone has failed no more, and the next renewal is no retry.
+func TestFailuresEndWithWhatTheyWereFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.fails = func(_ Action, try int) error {
+			if try <= 8 {
+				return errors.New("no")
+			}
+			return nil
+		}
+		w.serve("a", "1", nginx)
+		w.serve("b", "1", nginx)
+		r, stop := w.run()
+		defer stop()
+		r.Look()
+		w.serve("a", "2")
+		r.Look()
+		time.Sleep(2 * time.Minute)
+		if is := r.Report(); is[0].Failures < 5 || is[0].State != Failing {
+			t.Fatalf("%+v", is)
+		}
+		w.with(func() { delete(w.served, "a"); w.done = nil })
+		r.Look()
+		if is := r.Report(); len(is) != 1 || is[0].Failures != 0 || is[0].Err != nil || is[0].State != Idle {
+			t.Errorf("%+v", is)
+		}
+	})
+}
+
 func TestHangingActionHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -539,4 +568,12 @@ func TestWindowIsWaitedForUnlessTheCertificateExpires(t *testing.T) {
 		time.Sleep(time.Second)
 		w.is("36h0m0.05s command /bin/true: b 1>2")
 	})
+}
+
+func pathsBelow(keys []string) map[string][]string {
+	all := map[string][]string{}
+	for _, key := range keys {
+		all[key] = []string{"/tls/" + key}
+	}
+	return all
 }

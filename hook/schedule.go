@@ -15,6 +15,7 @@ const (
 // want is what a schedule depends on, beside the action.
 type want struct {
 	since    time.Time // when something was renewed that it was not done for
+	newest   time.Time // when the last of that was
 	expires  time.Time // the first of the old certificates; zero: not known
 	failures int       // in a row
 	tried    time.Time
@@ -26,6 +27,10 @@ func (a Action) due(w want, now time.Time) time.Time {
 	at, splay := w.since.Add(gather), a.Splay
 	if w.failures > 0 {
 		at, splay = w.tried.Add(backoff(w.failures)), 0
+		// What has been renewed since does not wait for what cannot be done.
+		if fresh := w.newest.Add(gather); w.newest.After(w.tried) && fresh.Add(time.Duration(w.fraction*float64(a.Splay))).Before(at) {
+			at, splay = fresh, a.Splay
+		}
 	}
 	soonest := at
 	if a.Window != (Window{}) {

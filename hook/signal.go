@@ -61,6 +61,9 @@ func signalPIDFile(file string, s syscall.Signal, spared []int) error {
 		}
 	}
 	if err == nil {
+		err = ownedByItsUser(file, pid)
+	}
+	if err == nil {
 		err = unix.PidfdSendSignal(fd, s, nil, 0)
 	}
 	switch {
@@ -68,6 +71,22 @@ func signalPIDFile(file string, s syscall.Signal, spared []int) error {
 		return failed("start the program, or remove the file", "%s names process %d, which is not there", file, pid)
 	case err != nil:
 		return failed("run kvfs as root, or signal a unit", "process %d of %s cannot be signalled: %v", pid, file, err)
+	}
+	return nil
+}
+
+// ownedByItsUser is an error where a user names a process of somebody else: with the rights of this process
+// he would send signals to it.
+func ownedByItsUser(file string, pid int) error {
+	var of, runs unix.Stat_t
+	if err := unix.Stat(file, &of); err != nil {
+		return err
+	}
+	if err := unix.Stat(fmt.Sprintf("/proc/%d", pid), &runs); err != nil {
+		return unix.ESRCH
+	}
+	if of.Uid != 0 && of.Uid != runs.Uid {
+		return fmt.Errorf("the file belongs to user %d, and the process to user %d", of.Uid, runs.Uid)
 	}
 	return nil
 }

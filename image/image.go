@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"iter"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -57,6 +58,7 @@ type Image struct {
 	seq   int             // of the file, in its name
 	at    map[string]span // what is alive
 	alive int             // bytes of that in the log
+	until int             // end of the room that Room has made, for Put
 }
 
 // Borrower has bytes that a record has too, and may do with those.
@@ -226,6 +228,8 @@ type Change struct {
 
 // Put makes changes, all of them or, if there is an error, none: whoever opens the
 // image after a death sees that too.
+//
+// What was not reserved by this caller is entered by Enter.
 func (i *Image) Put(changes ...Change) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -236,6 +240,25 @@ func (i *Image) Put(changes ...Change) error {
 	i.append(end, changes)
 	return nil
 }
+
+// Enter is Put for those who have reserved nothing: it makes room beside what Reserve has
+// made for somebody else.
+func (i *Image) Enter(changes ...Change) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	need := Sizes(changes...)
+	promised := max(0, i.until-i.end())
+	if i.end()+need+promised > len(i.mem.bytes) {
+		if err := i.change(need + promised); err != nil {
+			return err
+		}
+	}
+	i.append(i.end(), changes)
+	i.until = i.end() + promised
+	return nil
+}
+
+func (i *Image) end() int { return int(i.header().end.Load()) }
 
 // append makes changes for which there is room.
 func (i *Image) append(end int, changes []Change) {
@@ -268,7 +291,8 @@ func (i *Image) Reserve(changes ...Change) error { return i.Room(Sizes(changes..
 func (i *Image) Room(need int) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if int(i.header().end.Load())+need <= len(i.mem.bytes) {
+	defer func() { i.until = i.end() + need }()
+	if i.end()+need <= len(i.mem.bytes) {
 		return nil
 	}
 	return i.change(need)
@@ -281,11 +305,17 @@ func (i *Image) change(need int) error {
 		return err
 	}
 	old.close()
+	if len(old.bytes) >= largeMemory {
+		runtime.GC() // it is locked for as long as it is mapped, and nothing else may bring a collection about
+	}
 	if i.opts.Drop != nil {
 		return i.opts.Drop(name)
 	}
 	return nil
 }
+
+// largeMemory is worth a collection when it has been left.
+const largeMemory = 8 << 20
 
 func (i *Image) name() string { return fmt.Sprintf("%s%d", Prefix, i.seq) }
 
@@ -326,9 +356,10 @@ func (i *Image) move(need int) error {
 func (i *Image) Trim() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if end := int(i.header().end.Load()); end-i.alive < end/8 || end < minimum {
+	if end := i.end(); end-i.alive < end/8 || end < minimum {
 		return nil
 	}
+	i.until = 0
 	return i.change(0)
 }
 

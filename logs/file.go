@@ -159,6 +159,11 @@ func (f *file) rotate() (err error) {
 			return fmt.Errorf("rotating the log file: %w", err)
 		}
 	}
+	for n := max(f.o.Files, 1); err == nil; n++ { // there may have been more, by former settings
+		if os.Remove(name(n)) != nil {
+			break
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("rotating the log file: %w", err)
 	}

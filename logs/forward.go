@@ -130,9 +130,9 @@ func (f *forwarder) aim(t Target) {
 	}
 	if f.target = t; t == (Target{}) {
 		f.counts.Dropped += uint64(f.waiting())
-		f.queue, f.pending, f.gap, f.down = queue{most: f.bounds.Records, mostBytes: f.bounds.Bytes}, nil, 0, time.Time{}
-		f.counts.Err = nil
+		f.queue, f.pending, f.gap = queue{most: f.bounds.Records, mostBytes: f.bounds.Bytes}, nil, 0
 	}
+	f.down, f.counts.Err = time.Time{}, nil // what was said of the one before is nothing of this one
 	signal(f.changed)
 	signal(f.wake)
 }

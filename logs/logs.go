@@ -144,7 +144,7 @@ func (l *Logs) Stats() Stats { return Stats{File: l.file.stats(), Collector: l.f
 
 // handle gives a record to sinks.
 func (l *Logs) handle(r record, to sinks) {
-	if to&toStderr != 0 {
+	if to&toStderr != 0 && r.level >= l.level.Level() {
 		_ = l.local.Load().handler.Handle(context.Background(), r.slog()) // there is nobody left to tell
 	}
 	if !l.settled.Load() {

@@ -52,6 +52,7 @@ func probe(w http.ResponseWriter, wrong *Error) {
 const (
 	connectionsMost  = 32
 	scrapesMost      = 2
+	askPatience      = 5 * time.Second  // for a question, with all that comes with it
 	answerPatience   = 30 * time.Second // for a reader that is slow
 	idlePatience     = 75 * time.Second // longer than scrapes are apart
 	requestBytesMost = 16 << 10
@@ -118,8 +119,8 @@ func OpenEndpoint(at Address) (*Endpoint, error) {
 
 // vacate makes room for a Unix socket.
 func vacate(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("making the directory of the metrics' socket: %w", err)
+	if err := privateDir(filepath.Dir(path)); err != nil {
+		return err
 	}
 	var st unix.Stat_t
 	switch err := unix.Lstat(path, &st); {
@@ -146,8 +147,19 @@ func (e *Endpoint) admit() error {
 	if !e.at.socket() {
 		return nil
 	}
-	if e.at.Group >= 0 {
-		if err := os.Lchown(e.at.Listen, -1, e.at.Group); err != nil {
+	if err := privateDir(filepath.Dir(e.at.Listen)); err != nil { // or somebody else could choose what file that is
+		return err
+	}
+	group := e.at.Group
+	if group < 0 { // one that had it may have it no more
+		group = os.Getegid()
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(e.at.Listen, &st); err != nil {
+		return fmt.Errorf("looking at %s: %w", e.at.Listen, err)
+	}
+	if int(st.Gid) != group { // a sandbox may allow no chown at all
+		if err := os.Lchown(e.at.Listen, -1, group); err != nil {
 			return fmt.Errorf("giving the metrics' socket to its group: %w", err)
 		}
 	}
@@ -196,7 +208,7 @@ func (e *Endpoint) Keep(keep func(name string, fd int) error) error {
 
 // Serve answers until ctx ends, and leaves the file of a Unix socket: see Remove.
 func (e *Endpoint) Serve(ctx context.Context, p Prober) error {
-	srv := &http.Server{Handler: newMux(p), WriteTimeout: answerPatience, IdleTimeout: idlePatience, MaxHeaderBytes: requestBytesMost}
+	srv := &http.Server{Handler: newMux(p), ReadTimeout: askPatience, WriteTimeout: answerPatience, IdleTimeout: idlePatience, MaxHeaderBytes: requestBytesMost}
 	if err := serve(ctx, srv, netutil.LimitListener(e.listener, connectionsMost)); err != nil {
 		return fmt.Errorf("answering at %s: %w", e.at.Listen, err)
 	}

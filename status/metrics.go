@@ -383,10 +383,11 @@ func collectHooks(s sink, r *Report) {
 	var order []string
 	sums := map[string]*sum{}
 	for _, h := range r.Hooks {
-		all := sums[h.Action]
+		action := withoutArguments(h.Action)
+		all := sums[action]
 		if all == nil {
 			all = &sum{}
-			order, sums[h.Action] = append(order, h.Action), all
+			order, sums[action] = append(order, action), all
 		}
 		all.runs, all.failures, all.pending = all.runs+h.Runs, max(all.failures, h.Failures), all.pending+len(h.Pending)
 		if t := h.LastSuccess; t != nil && (all.success == nil || t.After(*all.success)) {
@@ -400,6 +401,16 @@ func collectHooks(s sink, r *Report) {
 		s.send(hookPending, float64(all.pending), action)
 		s.instant(hookSuccess, all.success, hookSuccess.with(action))
 	}
+}
+
+// withoutArguments is an action without those of a command: metrics are for everybody.
+func withoutArguments(action string) string {
+	word, rest, _ := strings.Cut(action, " ")
+	if word != "command" {
+		return action
+	}
+	program, _, _ := strings.Cut(rest, " ")
+	return word + " " + program
 }
 
 // The audit.

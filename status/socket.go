@@ -196,17 +196,17 @@ func (s *Server) Remove() {
 // and remove only his own, somebody may be there first; Listen then fails.)
 func privateDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o711); err != nil { // others may pass through, to a socket for metrics
-		return fmt.Errorf("making the directory of the control socket: %w", err)
+		return fmt.Errorf("making the directory of a socket: %w", err)
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
 		return fmt.Errorf("looking at %s: %w", dir, err)
 	}
 	if uid := os.Geteuid(); st.Uid != 0 && int(st.Uid) != uid {
-		return fmt.Errorf("%s, the directory of the control socket, belongs to user %d", dir, st.Uid)
+		return fmt.Errorf("%s, the directory of a socket, belongs to user %d", dir, st.Uid)
 	}
 	if st.Mode&0o022 != 0 && st.Mode&unix.S_ISVTX == 0 {
-		return fmt.Errorf("%s, the directory of the control socket, is writable by others", dir)
+		return fmt.Errorf("%s, the directory of a socket, is writable by others", dir)
 	}
 	return nil
 }

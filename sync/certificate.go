@@ -55,8 +55,9 @@ type certificate struct {
 	held                           bool // next is when its breaker lets somebody through
 	failures                       int
 	err                            error
-	wanted                         bool // to be tried now, whatever the schedule says
-	retired                        bool // the settings have it no more: never to be tried
+	wanted                         bool      // to be tried now, whatever the schedule says
+	retired                        bool      // the settings have it no more: never to be tried
+	asked                          time.Time // since when this process is to have it
 
 	shown certs.Version // of which the readers have the links
 
@@ -76,7 +77,7 @@ type certificate struct {
 func (s *Syncer) newCertificate(src Source) *certificate {
 	host := strings.ToLower(src.Ref.Host())
 	lane, key := unique.Make(host+" "+src.Identity.Key()).Value(), src.Key() // of lanes there are few
-	return &certificate{source: src, key: key, host: host, lane: lane, jitter: jitterOf(s.opts.Seed, key), laneJitter: jitterOf(s.opts.Seed, lane)}
+	return &certificate{source: src, asked: time.Now(), key: key, host: host, lane: lane, jitter: jitterOf(s.opts.Seed, key), laneJitter: jitterOf(s.opts.Seed, lane)}
 }
 
 // digest of a value with its content type.

@@ -148,10 +148,7 @@ func (s *Syncer) lookAtInitial() {
 	}
 	change, err := record.change()
 	if err == nil {
-		err = s.opts.Image.Reserve(change)
-	}
-	if err == nil {
-		err = s.opts.Image.Put(change)
+		err = s.opts.Image.Enter(change)
 	}
 	if err != nil {
 		s.log.Warn("a successor would begin the initial sync anew", "err", err)

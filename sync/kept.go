@@ -220,11 +220,7 @@ func (s *Syncer) cached(key string, v *tree.Version, held bool) {
 			return
 		}
 	}
-	err := s.opts.Image.Reserve(change)
-	if err == nil {
-		err = s.opts.Image.Put(change)
-	}
-	if err != nil {
+	if err := s.opts.Image.Enter(change); err != nil {
 		s.log.Warn("an older version is not kept", "err", err)
 	}
 }

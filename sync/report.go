@@ -80,7 +80,8 @@ type Status struct {
 	Version                           certs.Version // that the links lead to
 	NotBefore, NotAfter               time.Time     // of that version
 	LastAttempt, LastSuccess, NextTry time.Time
-	Failures                          int // since the last success
+	Asked                             time.Time // since when this process has been asked to have it
+	Failures                          int       // since the last success
 	Err                               error
 	Warnings                          []string
 	LeftOut                           int // older versions that are in the vault and cannot be read
@@ -123,7 +124,7 @@ func (s *Syncer) Certificates(only func(Source) bool) (all []Status) {
 
 func (s *Syncer) status(c *certificate, now time.Time) Status {
 	st := Status{Source: c.source, State: c.state(now), Version: c.shown, LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess,
-		NextTry: c.next, Failures: c.failures, Err: c.err, Warnings: slices.Concat(c.warnings, c.timely(now))}
+		NextTry: c.next, Asked: c.asked, Failures: c.failures, Err: c.err, Warnings: slices.Concat(c.warnings, c.timely(now))}
 	more := c.olderWarnings(s.settings.Keep == KeepAll)
 	st.Warnings, st.LeftOut = append(st.Warnings, more...), len(c.leftOut())
 	if i := c.place(c.shown); i >= 0 {

@@ -312,7 +312,9 @@ func (s *Syncer) configure(settings Settings) {
 			}
 		}
 		taken[src.Key()] = c
-		c.retired = false
+		if c.retired { // it has come back
+			c.retired, c.asked = false, now
+		}
 		if refused := (*Refused)(nil); errors.As(c.badErr, &refused) {
 			c.badErr = nil // another policy may take it
 		}

@@ -31,6 +31,14 @@ func NewBlob(b []byte) *Blob {
 	return blob
 }
 
+// same tells whether two texts are equal, or there is none.
+func (b *Blob) same(o *Blob) bool {
+	if b == nil || o == nil {
+		return b == o
+	}
+	return b.Sum == o.Sum
+}
+
 // Len is the number of bytes.
 func (b *Blob) Len() int { return len(b.text.Load().bytes) }
 

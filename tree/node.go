@@ -86,7 +86,7 @@ func (n *Node) Part(off, size int) []byte {
 
 // same tells whether two nodes of one id, which are no directories, differ in nothing.
 func (n *Node) same(o *Node) bool {
-	return n.sameHold(o) && n.Blob == o.Blob && n.Public == o.Public && n.Time.Equal(o.Time) && n.ACL.Equal(o.ACL)
+	return n.sameHold(o) && n.Blob.same(o.Blob) && n.Public == o.Public && n.Time.Equal(o.Time) && n.ACL.Equal(o.ACL)
 }
 
 // sameHold tells whether two nodes of one id have their content in the same place.
@@ -199,6 +199,9 @@ func newContent(b []byte) content {
 
 // partOf is a content that is in a whole one, from its first occurrence on.
 func (c content) partOf(text, part []byte) content {
+	if len(part) == 0 {
+		return newContent(nil) // or the whole, with its key, would stay for as long as an empty file does
+	}
 	return content{size: len(part), sum: sha256.Sum256(part), blob: c.blob, off: bytes.Index(text, part)}
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -220,6 +221,54 @@ func TestRestoredVersionIsWhatItWas(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Of a version that has become a stub no file holds on to a text with the key, an empty one neither: a leaf without
+// issuers has an empty chain.pem.
+func TestNoFileOfAStubHoldsTheKey(t *testing.T) {
+	b, err := leaf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Chain, b.Extra = b.Chain[:min(1, len(b.Chain))], nil
+	at := time.Unix(1_700_000_001, 0)
+	views := Views{Layouts: everyLayout}
+	v := NewVersion(one, at, at, b, views)
+	spec := Spec{Entries: []Entry{{Certificate: "www", Store: "/s", Vault: "v", Name: "www", Linked: true, Views: views}}}
+	of := func(versions ...*Version) *Snapshot {
+		s, err := Build(spec, func(string) Shown { return Shown{Versions: versions, Current: versions[0]} })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	newer := *v
+	newer.ID = "fedcba9876543210fedcba9876543210"
+	before := of(&newer, v)
+	after := before.Apply(at, Diff(before, of(&newer, v.Stub()))...)
+	empty := 0
+	for n := range after.Nodes() {
+		if n.Kind != File || n.Public || !strings.Contains(n.Name, string(v.ID)) && parentName(after, n) != string(v.ID) {
+			continue
+		}
+		if n.Size == 0 {
+			empty++
+		}
+		if n.Blob != nil && bytes.Contains(n.Blob.Bytes(), []byte("PRIVATE KEY")) {
+			t.Errorf("%s of %d bytes holds a text of %d", n.Name, n.Size, n.Blob.Len())
+		}
+	}
+	if empty == 0 {
+		t.Error("there is no empty file")
+	}
+}
+
+func parentName(s *Snapshot, n *Node) string {
+	up, ok := s.Node(n.Parent)
+	if !ok {
+		return ""
+	}
+	return up.Name
 }
 
 func TestKeylessVersionIsRestoredWithoutKeyAlone(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"time"
 
 	"kvfs/alert"
@@ -33,7 +34,7 @@ func (d *daemon) alerts(ctx context.Context) {
 		for _, n := range notices {
 			d.sayAlert(n)
 		}
-		if len(notices) > 0 || len(after) != len(said) {
+		if !maps.Equal(after, said) {
 			d.keepAlerts(after)
 		}
 		said = after
@@ -81,7 +82,7 @@ func (d *daemon) watched(w wanted, r kvsync.Report) (all []alert.Certificate) {
 
 func (d *daemon) watchedOne(c kvsync.Status) alert.Certificate {
 	return alert.Certificate{Key: c.Source.Key(), URL: c.Source.Ref.String(), Version: string(c.Version), NotAfter: c.NotAfter,
-		LastRead: c.LastSuccess, Since: d.began}
+		LastRead: c.LastSuccess, Since: c.Asked}
 }
 
 func (d *daemon) sayAlert(n alert.Notice) {
@@ -105,10 +106,7 @@ func (d *daemon) keepAlerts(said alert.Said) {
 	b, err := json.Marshal(said)
 	change := image.Change{Key: keyAlerts, Value: b}
 	if err == nil {
-		err = d.image.Reserve(change)
-	}
-	if err == nil {
-		err = d.image.Put(change)
+		err = d.image.Enter(change)
 	}
 	if err != nil {
 		d.log.Warn("a successor would warn again of what expires", "err", err)

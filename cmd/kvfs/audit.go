@@ -115,6 +115,7 @@ func (x *auditing) use(client *audit.Client, ended chan struct{}) {
 // run keeps an auditor at work until ctx ends.
 func (x *auditing) run(ctx context.Context) {
 	for {
+		began := time.Now()
 		err := x.begin(ctx)
 		x.mu.Lock()
 		ended := x.ended
@@ -133,6 +134,12 @@ func (x *auditing) run(ctx context.Context) {
 			x.use(nil, nil)
 			x.mu.Unlock()
 			x.log.Warn("the auditor has ended, another one is started")
+			if time.Since(began) < auditRetry { // and would again
+				select {
+				case <-ctx.Done():
+				case <-time.After(auditRetry):
+				}
+			}
 		}
 	}
 }
@@ -346,8 +353,15 @@ func (x *auditing) publishing(s *tree.Snapshot) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.shown = s
-	if x.client == nil || x.told == nil {
-		return // all is told at once
+	if x.client == nil {
+		return // all is told when there is one
+	}
+	if x.told == nil { // other names, which have to be told before the files can be opened
+		if err := x.tell(x.client, s); err != nil {
+			x.log.Warn("the auditor does not hear what the files are; it is told again", "err", err)
+			x.signal()
+		}
+		return
 	}
 	var come []audit.File
 	var gone []uint64
@@ -379,6 +393,11 @@ func (x *auditing) tellAll(client *audit.Client) error {
 	if s == nil {
 		s = x.kept.fs.Snapshot()
 	}
+	return x.tell(client, s)
+}
+
+// tell is tellAll for who holds mu.
+func (x *auditing) tell(client *audit.Client, s *tree.Snapshot) error {
 	var all []audit.File
 	for n := range s.Nodes() {
 		if n.Kind == tree.File {
@@ -408,15 +427,9 @@ func namesOfCertificates(w wanted) certificateNames {
 		if all[dir] == nil {
 			all[dir] = &storeNames{c.Store, map[string]string{}}
 		}
-		all[dir].urls[strings.ToLower(c.Ref.Vault()+"."+c.Ref.Name())] = secretURL(c.Ref.String())
+		all[dir].urls[strings.ToLower(c.Ref.Vault()+"."+c.Ref.Name())] = secretOf(c.Ref.String())
 	}
 	return all
-}
-
-// secretURL is the URL of a secret without its version.
-func secretURL(url string) string {
-	parts := strings.SplitN(url, "/", 6)
-	return strings.Join(parts[:min(len(parts), 5)], "/")
 }
 
 // file is what there is to say of one.
@@ -489,14 +502,17 @@ func (d *daemon) Readers(ctx context.Context, name string) (status.Readers, erro
 		r.Error = &status.Error{Kind: "audit", Fact: "nobody looks who reads: kvfs.audit is not in the settings", Hint: `write "audit": true into the block "kvfs", and: kvfs refresh --settings`}
 		return r, nil
 	case client == nil:
-		r.Error = cmp.Or(x.report().Error, &status.Error{Kind: "audit", Fact: "there is no auditor yet", Hint: "try again"})
+		r.Error = &status.Error{Kind: "audit", Fact: "there is no auditor yet", Hint: "try again"}
+		if now := x.report(); now != nil && now.Error != nil {
+			r.Error = now.Error
+		}
 		return r, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, auditPatience)
 	defer cancel()
 	certificate := "" // of all
 	if len(shown) == 1 {
-		certificate = secretURL(shown[0].Source.Ref.String())
+		certificate = secretOf(shown[0].Source.Ref.String())
 	}
 	all, err := client.Readers(ctx, certificate)
 	if err != nil {
@@ -516,7 +532,7 @@ func (d *daemon) Readers(ctx context.Context, name string) (status.Readers, erro
 func readersIn(url string, version certs.Version, all []audit.Reader) status.CertificateReaders {
 	c := status.CertificateReaders{URL: url, Version: string(version), Readers: []status.Reader{}}
 	for _, r := range all {
-		if r.Certificate != secretURL(url) {
+		if r.Certificate != secretOf(url) {
 			continue
 		}
 		c.Readers = append(c.Readers, status.Reader{PID: int(r.PID), Started: r.Started, UID: r.UID, GID: r.GID, Executable: r.Executable, Command: r.Command,
@@ -565,7 +581,7 @@ descriptor 3, or on standard input. It ends when nobody holds that other end any
 			if err != nil {
 				return err
 			}
-			return a.runAuditor(door)
+			return a.runAuditor(door, server != "")
 		},
 	}
 	cmd.Flags().StringVar(&server, "server", "", "the user whose server connects to the socket on standard input")
@@ -594,11 +610,12 @@ func auditorDoor(server string) (*os.File, error) {
 	return os.Stdin, nil
 }
 
-func (a *app) runAuditor(door *os.File) error {
+func (a *app) runAuditor(door *os.File, guarded bool) error {
 	auditor, err := audit.New(door, os.Stderr)
 	if err != nil {
 		return fmt.Errorf("auditor: %w", err)
 	}
+	auditor.Guarded = guarded
 	written := make(chan error, 1)
 	go func() { written <- auditor.Write() }()
 	err = auditor.Watch()

@@ -140,8 +140,9 @@ type disks struct {
 	// seen is taken last, and for a moment: who asks how things are does not wait for a disk.
 	seen    sync.Mutex
 	now     []status.Directory
-	since   time.Time // when run began to write; zero: it does not
-	retryAt time.Time // zero: nothing has failed
+	since   time.Time      // when run began to write; zero: it does not
+	due     *tree.Snapshot // that is published and not written yet
+	retryAt time.Time      // zero: nothing has failed
 }
 
 // diskJob is a snapshot that is to be written.
@@ -294,6 +295,9 @@ func (ds *disks) end(w wanted) {
 // in the report, and tried again.
 func (ds *disks) apply(ctx context.Context, s *tree.Snapshot) {
 	job := diskJob{s, make(chan struct{})}
+	ds.seen.Lock()
+	ds.due = s
+	ds.seen.Unlock()
 	for handed := false; !handed; {
 		select {
 		case ds.jobs <- job:
@@ -355,6 +359,11 @@ func (ds *disks) write(ctx context.Context, s *tree.Snapshot) {
 		}
 	}
 	ds.note(retryAt)
+	ds.seen.Lock()
+	if ds.due == s {
+		ds.due = nil
+	}
+	ds.seen.Unlock()
 	ds.once.Do(func() { close(ds.began) })
 }
 

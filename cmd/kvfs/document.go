@@ -75,10 +75,10 @@ func keepDocuments(kept *image.Image, w wanted) error {
 		return fmt.Errorf("keeping the settings: %w", err)
 	}
 	changes := []image.Change{{Key: keyDocuments, Value: b}, {Key: keyLog, Value: log}}
-	if err := kept.Reserve(changes...); err != nil {
+	if err := kept.Enter(changes...); err != nil {
 		return fmt.Errorf("keeping the settings: %w", err)
 	}
-	return kept.Put(changes...)
+	return nil
 }
 
 // keptLog is how a predecessor logged, for what is said before there is time to read its settings.

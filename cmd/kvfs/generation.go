@@ -50,8 +50,5 @@ func (g generation) keep(kept *image.Image) error {
 		return fmt.Errorf("counting the servers: %w", err)
 	}
 	change := image.Change{Key: keyGeneration, Value: b}
-	if err := kept.Reserve(change); err != nil {
-		return fmt.Errorf("counting the servers: %w", err)
-	}
-	return kept.Put(change)
+	return kept.Enter(change)
 }

@@ -53,6 +53,11 @@ func wholeFindings(r status.Report) (all []finding) {
 	for _, e := range errorsOf(r) {
 		add(e.Kind, e.Fact, e.Hint)
 	}
+	for _, h := range r.Hooks {
+		if h.Error != nil {
+			add("hook", h.Action+" fails after renewals: "+h.Error.Fact, h.Error.Hint)
+		}
+	}
 	if i := r.InitialSync; i.State == status.SyncFailed {
 		add(initialFailed, fmt.Sprintf("the initial sync has failed: %d of %d certificates available after %d %s", i.Available, i.Total, i.Try, plural(i.Try, "try", "tries")), "see kvfs status")
 	}

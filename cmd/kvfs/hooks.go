@@ -38,10 +38,7 @@ func (r hookRecords) Put(changes map[string][]byte) error {
 	for _, name := range slices.Sorted(maps.Keys(changes)) {
 		all = append(all, image.Change{Key: keyHook + name, Value: changes[name]})
 	}
-	if err := r.image.Reserve(all...); err != nil {
-		return err
-	}
-	return r.image.Put(all...)
+	return r.image.Enter(all...)
 }
 
 func (d *daemon) newHooks() *hook.Runner {
@@ -113,11 +110,16 @@ func hookAction(a config.Action) hook.Action {
 		HAProxy: a.HAProxy, Name: a.Name, Check: a.Check, Timeout: a.Timeout, Splay: a.Splay, Window: hook.Window(a.Window)}
 }
 
-// pathsOf are the links of a certificate in all stores.
-func (d *daemon) pathsOf(key string) (all []string) {
+// pathsOf are the links of certificates in all stores, by their keys.
+func (d *daemon) pathsOf(keys []string) map[string][]string {
+	all := map[string][]string{}
+	for _, key := range keys {
+		all[key] = nil
+	}
 	for _, c := range d.wanted().certificates() {
-		if source(c).Key() == key {
-			all = append(all, linkPaths(c, true)...)
+		key := source(c).Key()
+		if paths, asked := all[key]; asked {
+			all[key] = append(paths, linkPaths(c, true)...)
 		}
 	}
 	return all
@@ -180,7 +182,7 @@ func resolveNode(s *tree.Snapshot, path string) *tree.Node {
 // late tells whether the files of a store, which are there instead of a mount, are not as they should be, or not yet.
 func (ds *disks) late(store string) bool {
 	ds.seen.Lock()
-	writing := !ds.since.IsZero()
+	writing := !ds.since.IsZero() || ds.due != nil
 	ds.seen.Unlock()
 	return slices.ContainsFunc(ds.report(), func(dir status.Directory) bool {
 		return dir.Path == store && dir.Files == filesInstead && (writing || dir.Error != nil)

@@ -91,7 +91,7 @@ func inherit(a *app) (k *kept, err error) {
 	}
 	// What is left of a connection that has ended is of no use.
 	for _, name := range k.client.Names() {
-		if !strings.HasPrefix(name, image.Prefix) && !strings.HasPrefix(name, "control") && !status.IsKeptEndpoint(name) {
+		if !strings.HasPrefix(name, image.Prefix) && !strings.HasPrefix(name, "control") && !strings.HasPrefix(name, "audit-") && !status.IsKeptEndpoint(name) {
 			if err := k.client.Drop(name); err != nil {
 				return nil, err
 			}

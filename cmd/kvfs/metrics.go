@@ -107,7 +107,7 @@ func (m *metrics) start(ctx context.Context, p status.Prober) {
 
 // set follows changed settings. Where that fails all stays as it was.
 func (m *metrics) set(ctx context.Context, p status.Prober, cfg config.Metrics) error {
-	if cfg == m.wanted && (m.now != nil || cfg.Listen == "") {
+	if cfg == m.wanted { // what could not be had is tried again by itself
 		return nil
 	}
 	before := m.now
