@@ -190,8 +190,12 @@ func ResumeEndpoint(at Address, take func(name string) (fd int, ok bool)) (*Endp
 
 // Change makes it one for another mode or group; another place is another Endpoint.
 func (e *Endpoint) Change(at Address) error {
+	next := Endpoint{at: at, listener: e.listener}
+	if err := next.admit(); err != nil {
+		return err
+	}
 	e.at = at
-	return e.admit()
+	return nil
 }
 
 // Keep hands it over to somebody who holds it for the next process: who connects while
