@@ -166,6 +166,7 @@ func (e *exits) drain() {
 			continue
 		case errors.Is(err, unix.ENOBUFS): // some are lost: an older record of a number may be of another process
 			clear(e.recent)
+			clear(e.order)
 			continue
 		case err != nil:
 			return

@@ -45,6 +45,10 @@ func (f *files) apply(t tally) {
 }
 
 func (f *files) retire(id uint64, e *entry) {
+	if _, known := f.former[id]; known {
+		f.former[id] = e
+		return
+	}
 	if len(f.order) == rememberedFormer {
 		delete(f.former, f.order[0])
 		f.order = f.order[1:]

@@ -51,6 +51,9 @@ func (o *output) configure(path string) error {
 		next.file, err = openAudit(path)
 	}
 	o.mu.Lock()
+	if o.changed && o.target.file != nil { // which the writer has not seen
+		defer o.target.file.Close()
+	}
 	defer o.mu.Unlock()
 	o.target, o.changed = next, true
 	o.trouble = troubleOf(err)
@@ -116,16 +119,18 @@ func (o *output) write() error {
 			lines, o.pending = o.pending, spare[:0]
 			spare = lines
 		}
+		var former *os.File
 		if o.changed {
-			if file != nil {
-				file.Close()
-			}
+			former = file
 			at, o.changed = o.target, false
 			file = at.file
 		}
 		o.moving = len(lines)
 		closed := o.closed
 		o.mu.Unlock()
+		if former != nil {
+			former.Close() // which may wait for a disk
+		}
 		var err error
 		if len(lines) > 0 {
 			if at.path == "" {

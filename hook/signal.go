@@ -32,7 +32,7 @@ func (r *Runner) signal(ctx context.Context, a Action) (note string, err error) 
 	}
 	return withUnit(ctx, a.Unit, func(conn *dbus.Conn) error {
 		if err := conn.KillUnitWithTarget(ctx, a.Unit, dbus.Main, int32(s)); err != nil {
-			return refusedByBus(err, "sending SIG%s to %s", a.Signal, a.Unit)
+			return refusedByBus(ctx, err, "sending SIG%s to %s", a.Signal, a.Unit)
 		}
 		return nil
 	})

@@ -21,7 +21,7 @@ func (r *Runner) unit(ctx context.Context, verb Verb, name string) (note string,
 		}[verb]
 		result := make(chan string, 1)
 		if _, err := start(ctx, name, replaceJob, result); err != nil {
-			return refusedByBus(err, "%s %s", verb, name)
+			return refusedByBus(ctx, err, "%s %s", verb, name)
 		}
 		select {
 		case <-ctx.Done():
@@ -63,7 +63,7 @@ func withUnit(ctx context.Context, name string, do func(*dbus.Conn) error) (note
 func unitProperty(ctx context.Context, conn *dbus.Conn, unit, property string) (string, error) {
 	p, err := conn.GetUnitPropertyContext(ctx, unit, property)
 	if err != nil {
-		return "", refusedByBus(err, "looking at %s", unit)
+		return "", refusedByBus(ctx, err, "looking at %s", unit)
 	}
 	value, ok := p.Value.Value().(string)
 	if !ok {
@@ -73,8 +73,11 @@ func unitProperty(ctx context.Context, conn *dbus.Conn, unit, property string) (
 }
 
 // refusedByBus explains what systemd has answered.
-func refusedByBus(err error, format string, args ...any) error {
+func refusedByBus(ctx context.Context, err error, format string, args ...any) error {
 	hint := "see the log of systemd"
+	if ctx.Err() != nil { // the connection is closed with it, and may say so first
+		err = ctx.Err()
+	}
 	var e godbus.Error
 	if errors.As(err, &e) {
 		switch e.Name {

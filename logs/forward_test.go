@@ -131,6 +131,9 @@ func TestCollectorThatComesLater(t *testing.T) {
 	c.start()
 	wantNumbered(t, distinct(c.await("record 9", has("record 9"))), 0, 10)
 	stderr.await(t, "the log collector takes records again")
+	for l.Stats().Collector.Waiting > 0 { // the last acknowledgements are on their way
+		time.Sleep(time.Millisecond)
+	}
 	if s := l.Stats().Collector; s.Err != nil || s.Waiting != 0 || s.Sent != 10 || s.Dropped != 0 || s.LastErr == nil {
 		t.Errorf("%+v", s)
 	}

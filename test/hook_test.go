@@ -110,6 +110,7 @@ func TestHooksMakeServersServeWhatIsRenewed(t *testing.T) {
 
 // Hooks that cannot succeed are tried again and shown, and keep nothing from anybody.
 func TestHooksThatFailHarmNothing(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
 	good, program := filepath.Join(s.dir, "good"), filepath.Join(s.dir, "program")
@@ -176,6 +177,7 @@ func TestHooksThatFailHarmNothing(t *testing.T) {
 
 // Between the move of a link and its hook the server may die at any instruction.
 func TestHookIsDoneAlthoughTheServerIsKilledBefore(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	s.plain()
@@ -236,6 +238,7 @@ var busUnits = map[string]string{
 
 // The server of a service has no rights: it reloads the units that a rule of polkit names, and no others.
 func TestServiceReloadsTheUnitsThatItMay(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	needProgram(t, "dbus-daemon")
 	needProgram(t, "pkcheck")
@@ -321,6 +324,7 @@ func documented(t *testing.T, file string) (d document) {
 // The hooks of docs/reload.md do what they say, with Debian's own units of the servers, and a kvfs that root mounts
 // in a unit of its own.
 func TestHooksOfTheDocumentReloadRealServices(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	for _, program := range []string{"unshare", "nsenter", "systemctl", "nginx", "haproxy", "apachectl"} {
 		needProgram(t, program)
@@ -417,6 +421,7 @@ END`, cluster, addrs["postgres"], link))
 // Nobody knows what was served before a start, unless there are real files: then what was renewed meanwhile is a
 // renewal.
 func TestHooksAfterAStop(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	for _, files := range []string{"no", "instead"} {
 		t.Run(files, func(t *testing.T) {
@@ -453,6 +458,7 @@ func TestHooksAfterAStop(t *testing.T) {
 // An entry that was taken out by mistake, and comes back within its grace, has been away for the vault alone: what was
 // renewed meanwhile is a renewal. That it goes, or comes, is none.
 func TestHookOfAnEntryThatComesBack(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
 	s.plain()

@@ -117,6 +117,7 @@ func (d document) logTo(c *listener, log map[string]any) {
 
 // Everything that kvfs says in a whole life, in detail, on every way that a log has, and nothing of it is a secret.
 func TestNoSecretReachesAnyLog(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "text", Format: emulator.PEM}, emulator.Profile{Name: "bad"})
 	c := listen(t)
@@ -221,6 +222,7 @@ func contentsOf(t *testing.T, path string) (pieces [][]byte) {
 }
 
 func TestCollectorGoesAndComesAndNothingWaitsForIt(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	c := listen(t)
@@ -266,6 +268,7 @@ func TestCollectorGoesAndComesAndNothingWaitsForIt(t *testing.T) {
 }
 
 func TestLogFileFollowsTheSettings(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	file := filepath.Join(s.dir, "log", "kvfs.log")
@@ -311,6 +314,7 @@ func TestLogFileFollowsTheSettings(t *testing.T) {
 
 // With JSON every line of every process is an object, from the first one on.
 func TestEveryLineIsJSON(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	s.configure(func(d document) {
@@ -353,6 +357,7 @@ func TestEveryLineIsJSON(t *testing.T) {
 
 // The journal is real, in a mount namespace of its own.
 func TestJournalHasFields(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	journald := "/lib/systemd/systemd-journald"
 	if _, err := os.Stat(journald); err != nil {
@@ -398,6 +403,7 @@ func TestJournalHasFields(t *testing.T) {
 
 // What has expired and what cannot be read is said once, also when the server dies, and in kvfs status as long as it lasts.
 func TestExpiryAndStalenessAreSaidOnce(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "old", Validity: -time.Hour}, emulator.Profile{Name: "soon", Validity: 5*24*time.Hour + time.Hour}, emulator.Profile{Name: "later"})
 	s.mount()

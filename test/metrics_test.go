@@ -168,6 +168,7 @@ func dashboardQueries(t testing.TB) (all []struct{ panel, query string }) {
 // A scrape of a real kvfs is as Prometheus wants it, and has everything that the dashboard, the alerts and
 // the documents name. Beside it are the probes.
 func TestMetricsOfARealKvfs(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	at := freePort(t)
 	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"}, emulator.Profile{Name: "old", Validity: 3 * 24 * time.Hour})
@@ -258,6 +259,7 @@ func TestMetricsOfARealKvfs(t *testing.T) {
 // The server is killed time and again: no scrape and no probe fails, and its deaths are counted, and apart from
 // those the ends that were asked for.
 func TestScrapesOutliveTheServer(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	for _, at := range []string{freePort(t), ""} {
 		s := newSite(t, emulator.Profile{Name: "www"})
@@ -323,6 +325,7 @@ func cutOff(err error) bool {
 
 // Settings that are read again move the place, where they can; where not, they are refused and it stays.
 func TestPlaceOfMetricsFollowsTheSettings(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	s.mount()
@@ -386,6 +389,7 @@ func TestPlaceOfMetricsFollowsTheSettings(t *testing.T) {
 
 // Who cannot listen does not begin, and says why.
 func TestMetricsThatCannotBeHadAreRefused(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -419,6 +423,7 @@ func TestMetricsThatCannotBeHadAreRefused(t *testing.T) {
 // As a service too, in its sandbox: at a loopback address, and at a Unix socket in its directory that others reach.
 // systemd holds both for the next server. That somebody else listens there keeps no certificate from anybody.
 func TestServiceAnswersMetrics(t *testing.T) {
+	t.Parallel()
 	s := newService(t, nil)
 	at := freePort(t)
 	s.configureService(measured(at, nil))
@@ -485,6 +490,7 @@ func TestServiceAnswersMetrics(t *testing.T) {
 
 // The alerts fire when they should, and not when all is well; queries can be read.
 func TestAlertsAndQueriesAreRight(t *testing.T) {
+	t.Parallel()
 	if said, err := promtool(t, "", "check", "rules", rulesFile); err != nil {
 		t.Errorf("%v\n%s", err, said)
 	}
@@ -538,6 +544,7 @@ func TestAlertsAndQueriesAreRight(t *testing.T) {
 
 // The table in the documents is that of the code.
 func TestEveryMetricIsDocumented(t *testing.T) {
+	t.Parallel()
 	var table strings.Builder
 	for _, f := range status.Families() {
 		kind := "gauge"
@@ -560,6 +567,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 
 // Who watches is told of what changes, and it ends well when nobody reads any more, or at an interrupt.
 func TestWatchedStatusEnds(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newSite(t, emulator.Profile{Name: "www"})
 	s.mount()
