@@ -109,7 +109,7 @@ func TestCommandThatFails(t *testing.T) {
 		"a check that lasts": {Action{Check: []string{"/bin/sleep", "100"}, Timeout: time.Millisecond}, "the check before it has failed: /bin/sleep has not ended in time, and was killed"},
 	} {
 		r, _ := scribe()
-		f := flight{actions: []Action{tt.action}, jobs: []*job{{}}, changes: [][]Change{renewals}}
+		f := flight{actions: []Action{tt.action}, jobs: []*job{{}}, changes: [][]Change{slices.Clone(renewals)}}
 		o := f.fly(t.Context(), r)[0]
 		if e := (*Error)(nil); !errors.As(o.err, &e) || e.Fact != tt.want || e.Hint == "" || len(o.done) > 0 {
 			t.Errorf("%s: %v, %v", what, o.err, o.done)
