@@ -246,3 +246,34 @@ func TestDamagedImageIsRefused(t *testing.T) {
 		t.Error("nothing is an image")
 	}
 }
+
+// Room that was made for one stays his, whatever others enter meanwhile.
+func TestEnterLeavesWhatIsReserved(t *testing.T) {
+	i, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	text := make([]byte, 1<<10)
+	var plan []Change
+	for n := range 50 {
+		plan = append(plan, Change{Key: fmt.Sprint("plan", n), Value: text})
+	}
+	if err := i.Reserve(plan...); err != nil {
+		t.Fatal(err)
+	}
+	fits := i.Stats().Size/sizeOf("other0", text) - 10 // nearly all that the file has, without those
+	for n := range fits {
+		if err := i.Enter(Change{Key: fmt.Sprint("other", n), Value: text}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := i.Put(plan...); err != nil {
+		t.Errorf("what was reserved: %v", err)
+	}
+	for _, key := range []string{"plan0", "plan49", "other0", fmt.Sprint("other", fits-1)} {
+		if b, ok := i.Get(key); !ok || len(b) != len(text) {
+			t.Errorf("%s is not there", key)
+		}
+	}
+}

@@ -284,6 +284,12 @@ func TestWhereNobodyCanListen(t *testing.T) {
 		t.Fatal("the socket of a dead process is in the way:", err)
 	}
 	e.Close()
+	if err := os.Chmod(dir, 0o777); err != nil { // others could put what they like in the place of the socket
+		t.Fatal(err)
+	}
+	if _, err := OpenEndpoint(Address{Listen: filepath.Join(dir, "open.sock"), Mode: 0o666, Group: -1}); err == nil || !strings.Contains(err.Error(), "is writable by others") {
+		t.Error("in a directory of everybody:", err)
+	}
 	taken, err := OpenEndpoint(Address{Listen: freePort(t), Group: -1})
 	if err != nil {
 		t.Fatal(err)
