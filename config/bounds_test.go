@@ -10,7 +10,7 @@ import (
 )
 
 // maxAllocated is what the reading of one document may allocate in all, in bytes.
-const maxAllocated = 56 << 20
+const maxAllocated = 50 << 20
 
 // filled repeats a unit between before and after until the text has the given size. The first "#" in the unit becomes a number,
 // another one each time.
