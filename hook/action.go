@@ -123,8 +123,8 @@ func failed(hint, format string, args ...any) *Error {
 	return &Error{Fact: fmt.Sprintf(format, args...), Hint: hint}
 }
 
-// explained is an error as an *Error, whatever it is.
-func explained(err error) *Error {
+// Explained is an error as an *Error, whatever it is.
+func Explained(err error) *Error {
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return e
 	}
