@@ -117,6 +117,15 @@ func (p *Programs) Run(ctx context.Context, of Program) error {
 	return failed("run it by hand as the same user; what it says is in the log of kvfs", "%s: %v%s", of.Argv[0], err, out.last())
 }
 
+// RunCommand runs the Command of an action within its time, with these variables and this input.
+func (p *Programs) RunCommand(ctx context.Context, a Action, env []string, input []byte) error {
+	within, over := context.WithTimeout(ctx, a.timeout())
+	defer over()
+	program := a.program(a.Command, env)
+	program.Input = input
+	return p.Run(within, program)
+}
+
 func unkillable(of Program, pid int) *Error {
 	return failed(fmt.Sprintf("see /proc/%d/stack for what it waits for; it is not run again while that lasts", pid),
 		"%s has not ended in time, and cannot be killed: process %d waits in the kernel", of.Argv[0], pid)

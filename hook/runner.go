@@ -220,7 +220,7 @@ func (r *Runner) observe(all []Certificate, now time.Time) {
 		if len(ids) != len(c.Actions) {
 			ids = nil
 			for _, a := range c.Actions {
-				id := a.id()
+				id := a.ID()
 				if slices.Contains(ids, id) {
 					continue
 				}
