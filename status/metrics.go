@@ -368,7 +368,7 @@ func collectFilesystem(s sink, r *Report) {
 
 // What is done after renewals and on alerts. Two that have the same words are told as one.
 var (
-	hookRuns     = counter("kvfs_hook_runs_total", "What was done after renewals or, where the action begins with alert:, to tell of an alert, and has succeeded.", "action")
+	hookRuns     = counter("kvfs_hook_runs_total", "What was done after renewals, or told of alerts (alert: before the action), and has succeeded.", "action")
 	hookFailures = gauge("kvfs_hook_failures", "Tries of it that have failed since the last success.", "action")
 	hookPending  = gauge("kvfs_hook_pending_certificates", "Certificates for which it is still to be done.", "action")
 	hookSuccess  = gauge("kvfs_hook_last_success_timestamp_seconds", "When it has succeeded last, in seconds since 1970; absent before the first time.", "action")
