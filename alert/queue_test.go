@@ -254,6 +254,47 @@ func TestWhatIsNotTrueAnyMoreIsNotTold(t *testing.T) {
 	})
 }
 
+// What comes while a hook is being told is told it afterwards, and nothing is left of one that goes meanwhile.
+func TestWhatChangesWhileAHookIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, e := newDesk(t), listen("a")
+		e.hold = make(chan struct{})
+		d.add("over", -day, false)
+		d.add("soon", 5*day, false)
+		d.begin(e.Hook)
+		defer d.end()
+		d.check()
+		e.heardOnly(t, "0 expired over")
+		renew := func(name, version string) {
+			c := d.all["key of "+name]
+			c.Version = version
+			d.all[c.Key] = c
+			d.check()
+		}
+		renew("over", "v2") // which has expired, too
+		close(e.hold)
+		synctest.Wait()
+		e.heardOnly(t, "0 expired over", "0 expired over", "0 expires soon")
+
+		e.fails = 1
+		renew("over", "v3")
+		c := d.all["key of over"]
+		c.Version = "v4"
+		d.all[c.Key] = c
+		d.pass(time.Hour) // before anything is said of it
+		e.heardOnly(t, "0 expired over", "0 expired over", "0 expires soon", "0 expired over")
+
+		e.hold = make(chan struct{})
+		d.check()
+		d.Set(nil)
+		close(e.hold)
+		synctest.Wait()
+		if len(d.records) != 1 || d.records[""] == nil {
+			t.Errorf("%q", d.records)
+		}
+	})
+}
+
 func TestSuccessorTellsWhatItsPredecessorCouldNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, e := newDesk(t), listen("a")
