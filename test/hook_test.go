@@ -314,14 +314,16 @@ func TestServiceReloadsTheUnitsThatItMay(t *testing.T) {
 	}
 
 	// What can never succeed is refused with the settings.
-	for _, action := range []map[string]any{
-		{"signal": "HUP", "pidFile": "/run/nginx.pid"},
-		{"command": []string{"/bin/true"}, "user": "root"},
-		{"reload": unitName},
+	asRoot := map[string]any{"command": []string{"/bin/true"}, "user": "root"}
+	for _, edit := range []func(document){
+		func(d document) { d.onChange(map[string]any{"signal": "HUP", "pidFile": "/run/nginx.pid"}) },
+		func(d document) { d.onChange(asRoot) },
+		func(d document) { d.onAlert(asRoot) },
+		func(d document) { d.onChange(map[string]any{"reload": unitName}) },
 	} {
-		s.configureService(func(d document) { d.onChange(action) })
+		s.configureService(edit)
 		if out, errs, code := s.run("refresh", "--settings"); code != 3 || !strings.Contains(out+errs, "the hook ") {
-			t.Errorf("%v: exit code %d, %s%s", action, code, out, errs)
+			t.Errorf("%s: exit code %d, %s%s", readFile(t, s.settings), code, out, errs)
 		}
 	}
 	s.m.must("systemctl", "stop", unitName)
