@@ -55,6 +55,10 @@ type QueueOptions struct {
 //
 // A hook is told at least once: what it is to be told is a record from before it is tried until it has succeeded, one change
 // with that of what was said. It is not told what has meanwhile become untrue.
+//
+// A round is all that a hook is still to be told when it begins, in one batch for each kind, or in as many as there have to be.
+// After one there is a rest: certificates that cannot be read any more are noticed one by one, as they were read last, and are to
+// be few rounds all the same.
 type Queue struct {
 	opts QueueOptions
 	log  *slog.Logger
@@ -64,12 +68,14 @@ type Queue struct {
 	// mu is held to write or read these, never while anybody is told.
 	mu    sync.Mutex
 	lines []*line
+	rest  time.Duration // between rounds
 }
 
 // line is what one hook is still to be told, and what has become of it.
 type line struct {
 	Hook
 	owed   map[about]owed
+	round  map[about]bool // what is left of the present one
 	flying bool
 	history
 }
@@ -163,11 +169,12 @@ func NewQueue(opts QueueOptions) *Queue {
 // Said is what the process before this one has said.
 func (q *Queue) Said() Said { return q.said }
 
-// Set makes these the hooks, in this order; equal ones are one. What one that has gone is still to be told is for those that
-// have come in its place, as when somebody has mended one that could not succeed.
-func (q *Queue) Set(hooks []Hook) {
+// Set makes these the hooks, in this order, each with a rest after it was told; equal ones are one. What one that has gone is
+// still to be told is for those that have come in its place, as when somebody has mended one that could not succeed.
+func (q *Queue) Set(hooks []Hook, rest time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.rest = rest
 	var lines, come []*line
 	for _, h := range hooks {
 		is := func(l *line) bool { return l.ID == h.ID }
@@ -241,8 +248,8 @@ func (q *Queue) keep(changes map[string][]byte) {
 	}
 }
 
-// rest is the longest time without a look.
-const rest = time.Hour
+// longest time without a look.
+const longest = time.Hour
 
 // Run tells the hooks until ctx ends, side by side, and each of one batch at a time. Its error is ctx's.
 func (q *Queue) Run(ctx context.Context) error {
@@ -291,10 +298,14 @@ func (q *Queue) next(l *line, now time.Time) (at time.Time, ok bool) {
 	switch {
 	case l.flying || len(l.owed) == 0:
 		return at, false
-	case l.Failures == 0 || l.Tried.After(now): // by a clock that was set back since
+	case l.Tried.After(now): // by a clock that was set back since
+		return now, true
+	case l.Failures > 0:
+		return l.Tried.Add(q.opts.Pause(l.Failures)), true
+	case len(l.round) > 0 || l.Succeeded.IsZero():
 		return now, true
 	}
-	return l.Tried.Add(q.opts.Pause(l.Failures)), true
+	return l.Succeeded.Add(q.rest), true
 }
 
 // owes tells whether any hook is to be told something that it is not being told.
@@ -321,16 +332,14 @@ func (q *Queue) due(now time.Time) (all []*flight) {
 		if !ok {
 			continue
 		}
-		f := &flight{line: l, began: now}
 		before := len(l.owed)
+		notices := map[about]Notice{}
 		for _, o := range l.ordered() {
 			c, known := certificates[o.Key]
-			n, ok := o.still(now, c)
-			switch {
-			case !known || !ok:
-				delete(l.owed, o.about)
-			case len(f.batch) == 0 || f.batch[0].Kind == n.Kind:
-				f.batch, f.owed = append(f.batch, n), append(f.owed, o)
+			if n, ok := o.still(now, c); ok && known {
+				notices[o.about] = n
+			} else {
+				l.forget(o.about)
 			}
 		}
 		if len(l.owed) == 0 { // what it has failed for is gone
@@ -339,21 +348,44 @@ func (q *Queue) due(now time.Time) (all []*flight) {
 		if len(l.owed) < before {
 			changes[recordHook+l.ID] = l.record()
 		}
-		if len(f.batch) > 0 && !at.After(now) {
-			n := f.batch.room()
-			f.batch, f.owed, l.flying = f.batch[:n], f.owed[:n], true
-			all = append(all, f)
+		if len(l.owed) > 0 && !at.After(now) {
+			all = append(all, l.fly(notices, now))
 		}
 	}
 	q.keep(changes)
 	return all
 }
 
+// forget what is not to be told any more. The caller holds mu.
+func (l *line) forget(a about) {
+	delete(l.owed, a)
+	delete(l.round, a)
+}
+
+// fly begins the next flight of a round, a new one if there is none, with notices of what is owed. The caller holds mu.
+func (l *line) fly(notices map[about]Notice, now time.Time) *flight {
+	if len(l.round) == 0 {
+		l.round = map[about]bool{}
+		for a := range l.owed {
+			l.round[a] = true
+		}
+	}
+	f := &flight{line: l, began: now}
+	for _, o := range l.ordered() {
+		if n := notices[o.about]; l.round[o.about] && (len(f.batch) == 0 || f.batch[0].Kind == n.Kind) {
+			f.batch, f.owed = append(f.batch, n), append(f.owed, o)
+		}
+	}
+	n := f.batch.room()
+	f.batch, f.owed, l.flying = f.batch[:n], f.owed[:n], true
+	return f
+}
+
 // wake is how long there is nothing to do that nobody announces.
 func (q *Queue) wake(now time.Time) time.Duration {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	pause := rest
+	pause := longest
 	for _, l := range q.lines {
 		if at, ok := q.next(l, now); ok {
 			pause = min(pause, at.Sub(now))
@@ -375,6 +407,7 @@ func (q *Queue) land(ctx context.Context, f *flight, now time.Time) {
 	l.Tried = now
 	if f.failure == nil {
 		for _, o := range f.owed {
+			delete(l.round, o.about)
 			if l.owed[o.about] == o { // else there is something new to tell of it
 				delete(l.owed, o.about)
 			}
@@ -388,6 +421,7 @@ func (q *Queue) land(ctx context.Context, f *flight, now time.Time) {
 			level = slog.LevelDebug
 		}
 		l.Failures++
+		l.round = nil // what has come meanwhile is tried with it
 		l.Fact, l.Hint = f.failure.Fact, f.failure.Hint
 		what.Log(context.Background(), level, "a hook has failed; it is tried again", "err", l.Fact, "hint", l.Hint, "failures", l.Failures, "in", q.opts.Pause(l.Failures))
 	}

@@ -21,6 +21,7 @@ type desk struct {
 	all     map[string]Certificate
 	records map[string][]byte
 	log     bytes.Buffer
+	between time.Duration // rounds
 	*Queue
 	end func()
 }
@@ -41,7 +42,7 @@ func (d *desk) begin(hooks ...Hook) {
 	pause := func(failures int) time.Duration { return time.Duration(failures) * time.Minute }
 	d.Queue = NewQueue(QueueOptions{Certificates: func() []Certificate { return slices.Collect(maps.Values(d.all)) }, Pause: pause, Records: d,
 		Logger: slog.New(slog.NewTextHandler(&d.log, nil))})
-	d.Set(hooks)
+	d.Set(hooks, d.between)
 	ctx, stop := context.WithCancel(d.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx) }()
@@ -131,6 +132,7 @@ func (e *ear) heardOnly(t *testing.T, want ...string) {
 func TestOneRunForAllNoticesOfAKind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, e := newDesk(t), listen("a")
+		d.between = time.Hour // which is between rounds, not between batches
 		for i := range 10_000 {
 			d.add(fmt.Sprintf("certificate-%05d", i), 365*day, true)
 		}
@@ -164,6 +166,45 @@ func TestOneRunForAllNoticesOfAKind(t *testing.T) {
 		d.check()
 		if n := len(e.heard); n != int(d.status().Runs) || strings.Contains(string(d.records["ha"]), "owed") {
 			t.Errorf("told again, or still to be told: %d runs", n)
+		}
+	})
+}
+
+// Where a vault cannot be reached, what is read once an hour is noticed for an hour, one by one.
+func TestFewRoundsForNoticesThatComeOneByOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, e := newDesk(t), listen("a")
+		d.between = 7 * time.Minute
+		for i := range 200 {
+			d.add(fmt.Sprintf("certificate-%03d", i), 365*day, false)
+			c := d.all[fmt.Sprintf("key of certificate-%03d", i)]
+			c.LastRead = c.LastRead.Add(time.Duration(i) * time.Hour / 200)
+			d.all[c.Key] = c
+		}
+		d.begin(e.Hook)
+		d.pass(rules.Stale)
+		for range 200 {
+			d.check()
+			d.pass(time.Hour / 200)
+		}
+		if s := d.status(); len(s.Pending) == 0 || s.State != Waiting || s.Next.Sub(s.LastSuccess) != d.between {
+			t.Errorf("%+v", s)
+		}
+		d.end()
+		d.begin(e.Hook) // who takes over rests for the remainder
+		d.pass(d.between)
+		d.end()
+		if len(e.heard) != 10 || e.heard[0] != "180 stale certificate-000" || d.status().Pending != nil {
+			t.Errorf("%.100q", e.heard)
+		}
+		told := map[string]int{}
+		for _, run := range e.heard {
+			for _, name := range strings.Fields(run)[2:] {
+				told[name]++
+			}
+		}
+		if len(told) != 200 || slices.Max(slices.Collect(maps.Values(told))) != 1 {
+			t.Errorf("told of %d, of one %d times", len(told), slices.Max(slices.Collect(maps.Values(told))))
 		}
 	})
 }
@@ -274,7 +315,7 @@ func TestWhatChangesWhileAHookIsTold(t *testing.T) {
 		renew("over", "v2") // which has expired, too
 		close(e.hold)
 		synctest.Wait()
-		e.heardOnly(t, "0 expired over", "0 expired over", "0 expires soon")
+		e.heardOnly(t, "0 expired over", "0 expires soon", "0 expired over")
 
 		e.fails = 1
 		renew("over", "v3")
@@ -282,11 +323,11 @@ func TestWhatChangesWhileAHookIsTold(t *testing.T) {
 		c.Version = "v4"
 		d.all[c.Key] = c
 		d.pass(time.Hour) // before anything is said of it
-		e.heardOnly(t, "0 expired over", "0 expired over", "0 expires soon", "0 expired over")
+		e.heardOnly(t, "0 expired over", "0 expires soon", "0 expired over", "0 expired over")
 
 		e.hold = make(chan struct{})
 		d.check()
-		d.Set(nil)
+		d.Set(nil, 0)
 		close(e.hold)
 		synctest.Wait()
 		if len(d.records) != 1 || d.records[""] == nil {
@@ -398,14 +439,14 @@ func TestMendedHookIsToldWhatTheBrokenOneWasNot(t *testing.T) {
 		d.begin(broken.Hook, other.Hook)
 		defer d.end()
 		d.check()
-		d.Set([]Hook{other.Hook, mended.Hook})
+		d.Set([]Hook{other.Hook, mended.Hook}, 0)
 		synctest.Wait()
 		mended.heardOnly(t, "0 expires soon")
 		other.heardOnly(t, "0 expires soon")
 		d.pass(time.Hour)
 		broken.heardOnly(t, "0 expires soon")
 		later := listen("later")
-		d.Set([]Hook{other.Hook, mended.Hook, later.Hook})
+		d.Set([]Hook{other.Hook, mended.Hook, later.Hook}, 0)
 		synctest.Wait()
 		later.heardOnly(t) // what was said before it came is not for it
 		if _, ok := d.records["hbroken"]; ok || len(d.Report()) != 3 {

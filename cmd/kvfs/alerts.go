@@ -123,6 +123,12 @@ func (d *daemon) alertHooks(w wanted) (all []alert.Hook) {
 	return all
 }
 
+// mostRest bounds how long commands for alerts are left alone.
+const mostRest = 5 * time.Minute
+
+// alertRest is for how long after it was told a command is left alone. What cannot be read any more is noticed within one interval.
+func alertRest(w wanted) time.Duration { return min(w.cfg.PollingInterval/12, mostRest) }
+
 // tellAlerts tells the commands, until ctx ends. What is true is known when the certificates are.
 func (d *daemon) tellAlerts(ctx context.Context) {
 	select {
