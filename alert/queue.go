@@ -261,7 +261,7 @@ func (q *Queue) Run(ctx context.Context) error {
 		for _, f := range q.due(now) {
 			flying++
 			flights.Go(func() error {
-				f.failure = f.line.Tell(ctx, f.batch)
+				f.failure = f.tell(ctx, f.batch)
 				ended <- f
 				return nil
 			})
@@ -287,6 +287,7 @@ func (q *Queue) Run(ctx context.Context) error {
 // flight is a batch on its way to a hook.
 type flight struct {
 	line    *line
+	tell    func(context.Context, Batch) *Failure // the line's own, which may become another
 	batch   Batch
 	owed    []owed // the same
 	began   time.Time
@@ -370,7 +371,7 @@ func (l *line) fly(notices map[about]Notice, now time.Time) *flight {
 			l.round[a] = true
 		}
 	}
-	f := &flight{line: l, began: now}
+	f := &flight{line: l, tell: l.Tell, began: now}
 	for _, o := range l.ordered() {
 		if n := notices[o.about]; l.round[o.about] && (len(f.batch) == 0 || f.batch[0].Kind == n.Kind) {
 			f.batch, f.owed = append(f.batch, n), append(f.owed, o)
