@@ -97,7 +97,9 @@ func TestProgramThatCannotBeKilledIsLeftAndNotRunBeside(t *testing.T) {
 	if err := <-ended; !refused(err) {
 		t.Error(err)
 	}
-	if err := r.programs.Run(t.Context(), stuck); !refused(err) { // or it would wait for a reader
+	within, over := context.WithTimeout(t.Context(), 10*time.Second) // or it would wait for a reader
+	defer over()
+	if err := r.programs.Run(within, stuck); !refused(err) {
 		t.Error("it is run beside the one that is there:", err)
 	}
 	if err := r.programs.Run(t.Context(), Program{Argv: []string{"/bin/true"}}); err != nil {
