@@ -1,9 +1,9 @@
 // Package alert decides what an operator is warned of before it hurts: a certificate that expires while its vault has no newer
-// version, and one of which nothing could be read for long.
+// version, and one of which nothing could be read for long. And it sees to it that those hear of it who want to be told.
 //
-// It is a pure function of the time, of what is known of the certificates and of what was said before (Check), which also
-// tells when to ask again: nobody has to look at regular intervals. What was said is plain data (Said), which a successor of
-// the process takes over, so that nothing is said twice.
+// What is to be said is a pure function of the time, of what is known of the certificates and of what was said before (Check),
+// which also tells when to ask again: nobody has to look at regular intervals. What was said is plain data (Said), which a
+// successor of the process takes over, so that nothing is said twice. Hooks, which may fail, are told by a Queue.
 //
 // # Limitations
 //
@@ -30,6 +30,7 @@ type Rules struct {
 // Certificate is what is known of one.
 type Certificate struct {
 	Key      string // tells it from all others
+	Name     string // for people and commands, without a space: contoso-web.www
 	URL      string
 	Version  string    // that is served, "" for none
 	NotAfter time.Time // of that version

@@ -10,7 +10,7 @@ import (
 )
 
 // maxAllocated is what the reading of one document may allocate in all, in bytes.
-const maxAllocated = 56 << 20
+const maxAllocated = 50 << 20
 
 // filled repeats a unit between before and after until the text has the given size. The first "#" in the unit becomes a number,
 // another one each time.
@@ -131,6 +131,7 @@ func hostile(size int) map[string]string {
 		"actions of entries":           fill(list, `{"url":"https://abc.vault.azure.net/secrets/a#","kvfs":{"onChange":[{"reload":"a"}]}},`, `null`+end),
 		"actions of equal entries":     filled(size, list, `{"url":"https://abc.vault.azure.net/secrets/a","kvfs":{"onChange":[{"reload":"a"},{"haproxy":"/a"}]}},`, `null`+end),
 		"actions that say nothing":     fill(list, `{"url":"https://abc.vault.azure.net/secrets/a#","kvfs":{"onChange":[{},{},{},{}]}},`, `null`+end),
+		"commands for alerts":          fill(small+`"kvfs":{"alerts":{"onAlert":[`, `{"command":["/a"]},`, `null]}}}`),
 		"a long command":               fill(small+`"kvfs":{"onChange":[{"command":["/a",`, `"",`, `""]}]}}`),
 		"days":                         fill(small+`"kvfs":{"onChange":[{"reload":"a","window":"`, `Mon-Sun,`, `Mon 00:00-00:01"}]}}`),
 		"bad layouts":                  fill(small+`"kvfs":{"layouts":[`, `"v",`, `"v4"]}}`),

@@ -30,21 +30,19 @@ func (s *settings) compare(entries []*entry) []Certificate {
 // files names the files of an entry: those of one certificate and version, as spelled, in one store.
 type files struct{ store, base, key string }
 
-// setFiles says which files an entry shows, after its Ref and Store are known. All names of a certificate in a store begin with
-// its base, the name as spelled.
-func (e *entry) setFiles() {
-	e.files = files{e.Store, e.Ref.Vault() + "." + e.Ref.Name(), e.Ref.Key()}
-	e.base = storeName{e.files.store, e.files.base}
-}
+func (e *entry) files() files { return files{e.Store, e.base, e.key} }
+
+// defaultLinks names the links that a certificate has in a store without being told.
+func (e *entry) defaultLinks() storeName { return storeName{e.Store, e.base} }
 
 // merge unites entries that show the same files. Those of another link stay, with the same grants, views, guards, actions and identity.
 func (s *settings) merge(entries []*entry) []*entry {
 	first := make(map[files]*entry, len(entries))
 	groups := make(map[*entry][]*entry) // by the first of several
 	for _, e := range entries {
-		switch o := first[e.files]; {
+		switch o := first[e.files()]; {
 		case o == nil:
-			first[e.files] = e
+			first[e.files()] = e
 		case groups[o] == nil:
 			groups[o] = []*entry{o, e}
 		default:
@@ -53,7 +51,7 @@ func (s *settings) merge(entries []*entry) []*entry {
 	}
 	var kept []*entry
 	for _, e := range entries {
-		isFirst := e == first[e.files]
+		isFirst := e == first[e.files()]
 		switch {
 		case groups[e] != nil:
 			s.mergeGroup(groups[e])
@@ -100,7 +98,7 @@ func shareLinks(group []*entry) {
 			e.LinkName = ""
 		case first.LinkName == "":
 			links[e.LinkName] = true
-			first.LinkName, first.linkAt, first.linkPath = e.LinkName, e.linkAt, e.linkPath
+			first.LinkName, first.link = e.LinkName, e.link
 			e.LinkName = ""
 		default:
 			links[e.LinkName] = true
@@ -113,7 +111,7 @@ func (s *settings) needCombined(e *entry) {
 	if e.LinkName == "" || slices.Contains(e.Views.Layouts, "v3") {
 		return
 	}
-	s.report.warning(e.linkAt, e.linkPath+" has no effect: only the layout v3 has combined files", `add "v3" to the layouts of this certificate`)
+	s.report.warning(e.link.at, e.link.path+" has no effect: only the layout v3 has combined files", `add "v3" to the layouts of this certificate`)
 	e.LinkName = ""
 }
 
@@ -197,14 +195,14 @@ func (s *settings) place(e *entry) string {
 func (s *settings) clouds(entries []*entry) {
 	first := make(map[storeName]*entry, len(entries))
 	for _, e := range entries {
-		o := first[e.base]
+		o := first[e.defaultLinks()]
 		if o == nil {
-			first[e.base] = e
+			first[e.defaultLinks()] = e
 			continue
 		}
 		if !s.report.enough() && !strings.EqualFold(o.Ref.Host(), e.Ref.Host()) {
 			s.fault(e.urlAt, fmt.Sprintf("%s: %s in %s is already the name of the certificate from %s in %s",
-				e.urlPath, e.base.name, e.base.store, o.Ref.Host(), s.place(o)), "give one of them another certificateStoreLocation")
+				e.urlPath, e.base, e.Store, o.Ref.Host(), s.place(o)), "give one of them another certificateStoreLocation")
 		}
 	}
 }
@@ -220,19 +218,19 @@ func (s *settings) assignLinks(entries []*entry) {
 		return e.needsDefaultLinks() && !o.needsDefaultLinks()
 	}
 	for _, e := range entries {
-		if better(e, owners[e.base]) {
-			owners[e.base] = e
+		if better(e, owners[e.defaultLinks()]) {
+			owners[e.defaultLinks()] = e
 		}
 	}
 	for _, e := range entries {
-		owner := owners[e.base]
-		e.Linked = e.files == owner.files
+		owner := owners[e.defaultLinks()]
+		e.Linked = e.files() == owner.files()
 		if !s.report.enough() && !e.Linked && e.needsDefaultLinks() && owner.Ref.Pinned() {
 			another := "a customSymbolicLinkName or another certificateStoreLocation"
 			if !slices.Contains(e.Views.Layouts, "v3") {
 				another = "another certificateStoreLocation"
 			}
-			s.fault(e.urlAt, fmt.Sprintf("%s: the link %s in %s already leads to the version of %s", e.urlPath, e.base.name, e.Store, s.place(owner)),
+			s.fault(e.urlAt, fmt.Sprintf("%s: the link %s in %s already leads to the version of %s", e.urlPath, e.base, e.Store, s.place(owner)),
 				"give one of them "+another)
 		}
 	}

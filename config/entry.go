@@ -15,13 +15,18 @@ import (
 // entry is an entry of observedCertificates with what messages about it need.
 type entry struct {
 	Certificate
-	at       int    // of the entry
-	urlAt    int    // of its URL
-	urlPath  string // of its URL, for messages
-	linkAt   int    // of its customSymbolicLinkName
-	linkPath string
-	files    files
-	base     storeName // of the default links
+	at      int    // of the entry
+	urlAt   int    // of its URL
+	urlPath string // of its URL, for messages
+	link    *linkPlace
+	base    string // of all of its names: that of the certificate, as spelled
+	key     string // of its Ref
+}
+
+// linkPlace is where a customSymbolicLinkName stands. Few entries have one.
+type linkPlace struct {
+	at   int
+	path string
 }
 
 const entryHint = `write a URL, or {"url": "https://VAULT.vault.azure.net/secrets/NAME"}`
@@ -44,7 +49,7 @@ func (s *settings) entry(n *node, path string) *entry {
 	}
 	e.Persistent = s.stores.persistent(e.Store, s.files)
 	e.Line, e.Column = s.report.position(e.at)
-	e.setFiles()
+	e.base, e.key = e.Ref.Vault()+"."+e.Ref.Name(), e.Ref.Key()
 	return e
 }
 
@@ -63,8 +68,8 @@ func (s *settings) entryFields(e *entry, n *node, path string) {
 		}
 	}
 	if n := o.get("customSymbolicLinkName"); n != nil {
-		e.linkAt, e.linkPath = n.at(), o.join("customSymbolicLinkName")
-		e.LinkName = s.linkName(n, e.linkPath)
+		e.link = &linkPlace{n.at(), o.join("customSymbolicLinkName")}
+		e.LinkName = s.linkName(n, e.link.path)
 	}
 	if n := o.get("acls"); n != nil {
 		e.Grants = s.grants(n, o.join("acls"))
@@ -106,6 +111,10 @@ func (s *settings) ref(n *node, path string) vault.Ref {
 		return vault.Ref{}
 	}
 	for _, note := range notes {
+		if s.report.full() { // every entry may have one
+			s.report.dropAt(finding{at: n.at(), severity: Warning})
+			continue
+		}
 		s.report.warning(n.at(), prefix(path, note.Fact), note.Hint)
 	}
 	return ref

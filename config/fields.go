@@ -199,6 +199,15 @@ type logFields struct {
 type alertFields struct {
 	Expiry     thresholdList `json:"expiryInDays,omitempty" jsonschema:"So many days before a certificate expires it is warned of, once for each: 30, 14, 7 and 1 if left out."`
 	StaleAfter pollNumber    `json:"staleAfterPolls,omitempty" jsonschema:"After so many polling intervals without anything read of a certificate it is warned of: 3 if left out; 0 is never."`
+	OnAlert    alertList     `json:"onAlert,omitempty" jsonschema:"Commands that are told of each warning: none if left out."`
+}
+
+// alertActionFields are an element of onAlert: those of actionFields that mean something there.
+type alertActionFields struct {
+	Command argv      `json:"command" jsonschema:"A program by its absolute path, and its arguments. No shell sees them."`
+	User    principal `json:"user,omitempty" jsonschema:"Who runs it: the user of kvfs if left out."`
+	Name    string    `json:"name,omitempty" jsonschema:"What it is called in the log, the status and metrics: its words if left out."`
+	Timeout timeoutS  `json:"timeoutInS,omitempty" jsonschema:"Seconds that it may take: 30 if left out."`
 }
 
 // transportFields are kvfs.transport.
@@ -295,6 +304,7 @@ type (
 	authority       struct{} // an https URL
 	absolutePath    struct{}
 	actionList      struct{} // of actionFields
+	alertList       struct{} // of alertActionFields
 	unitName        struct{}
 	argv            struct{} // a list of strings, the first an absolute path
 	timeoutS        struct{} // seconds

@@ -48,6 +48,7 @@ func forms2020() map[reflect.Type]*jsonschema.Schema {
 
 		reflect.TypeFor[signalName](): oneWord[signalName](),
 
+		reflect.TypeFor[alertList]():  {Type: "array", MaxItems: jsonschema.Ptr(maxActions), Items: nullable(reference("alertAction"))},
 		reflect.TypeFor[actionList](): {Type: "array", MaxItems: jsonschema.Ptr(maxActions), Items: nullable(reference("action"))},
 		reflect.TypeFor[unitName]():   {Type: "string", Pattern: `^[A-Za-z0-9:_.@\\-]+$`, MaxLength: jsonschema.Ptr(maxName)},
 		reflect.TypeFor[argv](): {Type: "array", MinItems: jsonschema.Ptr(1), MaxItems: jsonschema.Ptr(maxArgs),

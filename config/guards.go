@@ -13,11 +13,11 @@ type Guards struct {
 	// HoldChangedNames and HoldChangedIssuer keep the links where they are when a new version is for other names, or from another
 	// issuer (onChangedNames, onChangedIssuer).
 	HoldChangedNames, HoldChangedIssuer bool
+	// FetchIssuers asks to fetch missing intermediates from where the certificate says they are.
+	FetchIssuers bool
 	// VerifyChain is "off", or how the chain is checked before a version is published: "failOpen" publishes it when the check could
 	// not be done, "failClosed" does not.
 	VerifyChain string
-	// FetchIssuers asks to fetch missing intermediates from where the certificate says they are.
-	FetchIssuers bool
 }
 
 func defaultGuards() Guards {

@@ -34,6 +34,16 @@ type Alerts struct {
 	Expiry []time.Duration
 	// StaleAfter is after how many polling intervals without anything read; 0: never.
 	StaleAfter int
+	// OnAlert are told of each.
+	OnAlert []AlertAction
+}
+
+// AlertAction is a command that is told of alerts (kvfs.alerts.onAlert). Of the Action there may be Command, User, Timeout, and
+// Name, which is what people call it.
+type AlertAction struct {
+	Action
+	// Line and Column tell where it stands.
+	Line, Column int
 }
 
 func defaultAlerts() Alerts {
@@ -109,6 +119,72 @@ func (o *object) alerts(a *Alerts) {
 			a.StaleAfter = v
 		}
 	}
+	if n := f.get("onAlert"); n != nil {
+		a.OnAlert = f.onAlert(n, f.join("onAlert"))
+	}
+}
+
+const onAlertHint = `write [{"command": ["/usr/local/sbin/alert"]}]`
+
+// onAlert reads who is told of alerts.
+func (o *object) onAlert(n *node, path string) (all []AlertAction) {
+	items, ok := o.list(n, path, onAlertHint)
+	if !ok {
+		return nil
+	}
+	if len(items) > maxActions {
+		o.fault(n.at(), fmt.Sprintf("%s: a list of %d commands", path, len(items)), fmt.Sprintf("write at most %d", maxActions))
+		return nil
+	}
+	for i, item := range items {
+		if item.kind == kindNull || o.report.enough() {
+			continue
+		}
+		a := AlertAction{Action: o.alertAction(item, at(path, i))}
+		a.Line, a.Column = o.report.position(item.at())
+		all = append(all, a)
+	}
+	return all
+}
+
+// alertAction reads one of them. Units and servers cannot be told of anything, so what else an action of onChange may be is named.
+func (r reader) alertAction(n *node, path string) (a Action) {
+	if !r.isObject(n, path, `write {"command": ["/usr/local/sbin/alert"]}`) {
+		return a
+	}
+	all, here := fieldsOf[actionFields](r.report), fieldsOf[alertActionFields](r.report)
+	o := r.object(n, path, all)
+	defer func() {
+		o.known = here
+		o.doneStrictly()
+	}()
+	for _, name := range all.names {
+		if o.get(name) != nil && !slices.Contains(here.names, name) {
+			o.fault(o.keyAt(name), o.join(name)+" is for onChange alone", `an alert runs a command: write {"command": ["/usr/local/sbin/alert"]}`)
+		}
+	}
+	if o.get("command") == nil {
+		o.fault(n.at(), path+" has no command", `write {"command": ["/usr/local/sbin/alert"]}`)
+	}
+	a.Command = o.argv("command")
+	if o.get("user") != nil {
+		a.User = (&settings{reader: r}).principal(o, "user")
+	}
+	if n := o.get("name"); n != nil {
+		a.Name = o.called(n, o.join("name"))
+	}
+	a.Timeout = o.bounded("timeoutInS", 1, maxTimeoutS)
+	return a
+}
+
+// called takes what people call something.
+func (o *object) called(n *node, path string) string {
+	name, ok := o.text(n, path)
+	if ok && (strings.ContainsFunc(name, unicode.IsControl) || len(name) > maxName) {
+		o.mismatch(n, path, "a name", "write a few words in one line")
+		return ""
+	}
+	return name
 }
 
 func (o *object) thresholds(n *node, path string, a *Alerts) {

@@ -104,12 +104,12 @@ type claims struct {
 func claimed(entries []*entry) map[storeName]claims {
 	all := make(map[storeName]claims, len(entries))
 	for _, e := range entries {
-		c := all[e.base]
+		c := all[e.defaultLinks()]
 		if e.Linked {
 			c.owner = e
 		}
 		c.layouts = unite(c.layouts, e.Views.Layouts)
-		all[e.base] = c
+		all[e.defaultLinks()] = c
 	}
 	return all
 }
@@ -146,7 +146,7 @@ func (s *settings) names(entries []*entry, dirs map[storeName]*entry) {
 			o, what = reserved(e, bases, dirs)
 		}
 		if o != nil {
-			s.fault(e.linkAt, fmt.Sprintf("%s: %s in %s is already %s of %s", e.linkPath, quote(e.LinkName), e.Store, what, s.place(o)),
+			s.fault(e.link.at, fmt.Sprintf("%s: %s in %s is already %s of %s", e.link.path, quote(e.LinkName), e.Store, what, s.place(o)),
 				"give one of them another name, or another certificateStoreLocation")
 		}
 	}
@@ -166,7 +166,7 @@ func reserved(e *entry, bases map[storeName]claims, dirs map[storeName]*entry) (
 		return c.owner, "the name of a version"
 	}
 	layout, what := layoutOfName(ending)
-	if !slices.Contains(c.owner.Views.Layouts, layout) || ending == "" && c.owner.files == e.files { // that is its own link
+	if !slices.Contains(c.owner.Views.Layouts, layout) || ending == "" && c.owner.files() == e.files() { // that is its own link
 		return nil, ""
 	}
 	return c.owner, what

@@ -67,6 +67,7 @@ func definitions() []definition {
 		{"metrics", "Metrics and probes", reflect.TypeFor[metricsFields](), true},
 		{"log", "What is logged", reflect.TypeFor[logFields](), true},
 		{"alerts", "What is warned of", reflect.TypeFor[alertFields](), true},
+		{"alertAction", "Command that is told of warnings", reflect.TypeFor[alertActionFields](), true},
 		{"transport", "Another way to the vaults", reflect.TypeFor[transportFields](), true},
 		{"managedIdentity", "Managed identity", reflect.TypeFor[managedIdentityFields](), true},
 		{"workloadIdentity", "Workload identity", reflect.TypeFor[workloadIdentityFields](), true},

@@ -24,7 +24,9 @@ type Action struct {
 	PIDFile string `json:"pidFile,omitempty"` // of the process
 
 	HAProxy string `json:"haproxy,omitempty"` // its stats socket, of level admin
-	Name    string `json:"name,omitempty"`    // of the certificate in haproxy's configuration; "": any of its links that haproxy knows
+	// Name is that of the certificate in haproxy's configuration; "": any of its links that haproxy knows. Of a Command it
+	// is what people call it, in place of its words.
+	Name string `json:"name,omitempty"`
 
 	// Check is a command that has to succeed before anything is done.
 	Check []string `json:"check,omitempty"`
@@ -71,6 +73,8 @@ func (a Action) String() string {
 		return fmt.Sprintf("signal %s to the process of %s", a.Signal, a.PIDFile)
 	case a.HAProxy != "":
 		return "haproxy " + strings.Join(append([]string{a.HAProxy}, nonEmpty(a.Name)...), " ")
+	case a.Name != "":
+		return a.Name
 	}
 	return "command " + strings.Join(a.Command, " ")
 }
@@ -82,8 +86,8 @@ func nonEmpty(s string) []string {
 	return []string{s}
 }
 
-// id tells actions apart: equal ones are one, whoever has asked for them.
-func (a Action) id() string {
+// ID tells actions apart: equal ones are one, whoever has asked for them.
+func (a Action) ID() string {
 	b, err := json.Marshal(a)
 	if err != nil {
 		panic(err) // strings and numbers cannot fail
@@ -101,7 +105,7 @@ func (a Action) target() string {
 	case a.HAProxy != "":
 		return "haproxy " + a.HAProxy
 	}
-	return a.id()
+	return a.ID()
 }
 
 // Change is what an action is done for.
@@ -123,8 +127,8 @@ func failed(hint, format string, args ...any) *Error {
 	return &Error{Fact: fmt.Sprintf(format, args...), Hint: hint}
 }
 
-// explained is an error as an *Error, whatever it is.
-func explained(err error) *Error {
+// Explained is an error as an *Error, whatever it is.
+func Explained(err error) *Error {
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return e
 	}

@@ -127,7 +127,7 @@ func TestTimeoutEndsTheWholeGroup(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- r.execute(ctx, Action{}, []string{"/bin/sh", "-c", `trap '' TERM; sleep 1000 & echo $$ $! > "$0"; while :; do sleep 1000; done`, file}, nil)
+		ended <- r.programs.Run(ctx, Program{Argv: []string{"/bin/sh", "-c", `trap '' TERM; sleep 1000 & echo $$ $! > "$0"; while :; do sleep 1000; done`, file}})
 	}()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -157,7 +157,7 @@ func alive(pid int) bool {
 func TestOutputLeftToSomebodyDoesNotHang(t *testing.T) {
 	r, log := scribe()
 	file := filepath.Join(t.TempDir(), "pid")
-	if err := r.execute(t.Context(), Action{}, []string{"/bin/sh", "-c", `echo begun; sleep 1000 & echo $! > "$0"`, file}, nil); err != nil {
+	if err := r.programs.Run(t.Context(), Program{Argv: []string{"/bin/sh", "-c", `echo begun; sleep 1000 & echo $! > "$0"`, file}}); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(file)
@@ -177,10 +177,10 @@ func TestOutputLeftToSomebodyDoesNotHang(t *testing.T) {
 
 func TestOutputIsLoggedByLinesAndBounded(t *testing.T) {
 	r, log := scribe()
-	if err := r.execute(t.Context(), sh(""), []string{"/bin/sh", "-c", `
+	if err := r.programs.Run(t.Context(), Program{Argv: []string{"/bin/sh", "-c", `
 		printf 'one\n\ntwo'; printf ' goes on\n\033[31mred\n'
 		head -c 100000 /dev/zero | tr '\0' x; echo
-		i=0; while [ $i -lt 200 ]; do echo "line $i"; i=$((i+1)); done; printf end`}, nil); err != nil {
+		i=0; while [ $i -lt 200 ]; do echo "line $i"; i=$((i+1)); done; printf end`}}); err != nil {
 		t.Fatal(err)
 	}
 	said := strings.Split(strings.TrimSpace(log.String()), "\n")

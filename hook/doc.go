@@ -5,6 +5,8 @@
 // done for. So a renewal is not an event that can be lost: what an action has not been done for is found
 // again by the next process, from the records that the last one has left.
 //
+// Programs run the commands, and those of others who have something to tell.
+//
 // # Invariants
 //
 //   - An action is done for a version after its links lead to it, never before: that is for who tells what is
@@ -17,4 +19,7 @@
 // # Limitations
 //
 // Actions are done side by side, in no order. Who needs an order writes a command.
+//
+// A command that cannot be killed, since it waits in the kernel, is left behind, and not run again while it is there. The process
+// that comes after this one does not know of it.
 package hook

@@ -61,9 +61,10 @@ const (
 
 // Runner does actions. Run does all of it; Look and Report may be called from any goroutine.
 type Runner struct {
-	opts Options
-	log  *slog.Logger
-	news chan struct{} // has a value when Look has looked
+	opts     Options
+	log      *slog.Logger
+	programs *Programs
+	news     chan struct{} // has a value when Look has looked
 
 	looking sync.Mutex // held by Look, so that what it has seen first it takes in first
 
@@ -116,7 +117,7 @@ func New(opts Options) *Runner {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{opts: opts, log: opts.Logger, news: make(chan struct{}, 1), certs: map[string]*certificate{}, jobs: map[string]*job{}}
+	r := &Runner{opts: opts, log: opts.Logger, programs: NewPrograms(opts.Logger), news: make(chan struct{}, 1), certs: map[string]*certificate{}, jobs: map[string]*job{}}
 	if r.opts.Spared == nil {
 		r.opts.Spared = func() []int { return nil }
 	}
@@ -219,7 +220,7 @@ func (r *Runner) observe(all []Certificate, now time.Time) {
 		if len(ids) != len(c.Actions) {
 			ids = nil
 			for _, a := range c.Actions {
-				id := a.id()
+				id := a.ID()
 				if slices.Contains(ids, id) {
 					continue
 				}
@@ -615,14 +616,14 @@ func (r *Runner) note(o outcome, now time.Time) {
 		what.Info("a hook is done")
 		return
 	}
-	e := explained(o.err)
+	e := Explained(o.err)
 	h.Failures++
 	h.Fact, h.Hint = e.Fact, e.Hint
 	level := slog.LevelWarn
 	if e.Fact == before {
 		level = slog.LevelDebug
 	}
-	what.Log(context.Background(), level, "a hook has failed; it is tried again", "err", e.Fact, "hint", e.Hint, "failures", h.Failures, "in", backoff(h.Failures))
+	what.Log(context.Background(), level, "a hook has failed; it is tried again", "err", e.Fact, "hint", e.Hint, "failures", h.Failures, "in", Backoff(h.Failures))
 }
 
 // State of an action in a report.

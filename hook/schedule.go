@@ -26,7 +26,7 @@ type want struct {
 func (a Action) due(w want, now time.Time) time.Time {
 	at, splay := w.since.Add(gather), a.Splay
 	if w.failures > 0 {
-		at, splay = w.tried.Add(backoff(w.failures)), 0
+		at, splay = w.tried.Add(Backoff(w.failures)), 0
 		// What has been renewed since does not wait for what cannot be done.
 		if fresh := w.newest.Add(gather); w.newest.After(w.tried) && fresh.Add(time.Duration(w.fraction*float64(a.Splay))).Before(at) {
 			at, splay = fresh, a.Splay
@@ -47,8 +47,8 @@ func (a Action) due(w want, now time.Time) time.Time {
 	return at
 }
 
-// backoff is the pause after so many failures in a row.
-func backoff(failures int) time.Duration {
+// Backoff is the pause after so many failures in a row.
+func Backoff(failures int) time.Duration {
 	pause := firstRetry
 	for range failures - 1 {
 		if pause *= 2; pause >= lastRetry {

@@ -366,11 +366,11 @@ func collectFilesystem(s sink, r *Report) {
 	s.send(takeover, r.Stalls.Takeover)
 }
 
-// What is done after renewals. Two that have the same words are told as one.
+// What is done after renewals and on alerts. Two that have the same words are told as one.
 var (
-	hookRuns     = counter("kvfs_hook_runs_total", "What was done after renewals, and has succeeded.", "action")
+	hookRuns     = counter("kvfs_hook_runs_total", "What was done after renewals, or told of alerts (alert: before the action), and has succeeded.", "action")
 	hookFailures = gauge("kvfs_hook_failures", "Tries of it that have failed since the last success.", "action")
-	hookPending  = gauge("kvfs_hook_pending_certificates", "Renewed certificates for which it is still to be done.", "action")
+	hookPending  = gauge("kvfs_hook_pending_certificates", "Certificates for which it is still to be done.", "action")
 	hookSuccess  = gauge("kvfs_hook_last_success_timestamp_seconds", "When it has succeeded last, in seconds since 1970; absent before the first time.", "action")
 	hookFamilies = []*family{hookRuns, hookFailures, hookPending, hookSuccess}
 )
@@ -384,6 +384,9 @@ func collectHooks(s sink, r *Report) {
 	sums := map[string]*sum{}
 	for _, h := range r.Hooks {
 		action := withoutArguments(h.Action)
+		if h.On != "" {
+			action = h.On + ": " + action
+		}
 		all := sums[action]
 		if all == nil {
 			all = &sum{}

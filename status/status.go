@@ -30,7 +30,7 @@ type Report struct {
 	Directories  []Directory   `json:"directories,omitempty"` // that have real files
 	Certificates []Certificate `json:"certificates"`
 	Leaving      []Leaving     `json:"leaving,omitempty"`
-	Hooks        []Hook        `json:"hooks,omitempty"` // what is done after renewals
+	Hooks        []Hook        `json:"hooks,omitempty"` // what is done after renewals and on alerts
 	InitialSync  InitialSync   `json:"initialSync"`
 	Loading      *Loading      `json:"loading,omitempty"` // while it lasts
 	Vaults       []Vault       `json:"vaults"`
@@ -104,12 +104,15 @@ type Leaving struct {
 	At    time.Time `json:"at"` // when they go
 }
 
-// Hook is something that is done after renewals, for all certificates whose settings ask for it.
+// Hook is something that is done after renewals, for all certificates whose settings ask for it, or a command that is told
+// of alerts.
 type Hook struct {
+	// On is OnAlert for one that is told of alerts, "" for one after renewals.
+	On     string `json:"on,omitempty"`
 	Action string `json:"action"` // in words
 	// State is "idle", "waiting" (for NextTry), "running", or "failing".
 	State       string     `json:"state"`
-	Pending     []string   `json:"pending,omitempty"` // certificates for which it is to be done
+	Pending     []string   `json:"pending,omitempty"` // certificates for which it is to be done, or of which it is to be told
 	LastRun     *time.Time `json:"lastRun,omitempty"` // the end of the last try
 	LastSuccess *time.Time `json:"lastSuccess,omitempty"`
 	Runs        int        `json:"runs"`               // that have succeeded
@@ -118,6 +121,9 @@ type Hook struct {
 	Note        string     `json:"note,omitempty"` // why there was nothing to do the last time
 	Error       *Error     `json:"error,omitempty"`
 }
+
+// OnAlert is where a Hook is of those that are told what expires and what cannot be read.
+const OnAlert = "alert"
 
 // InitialSync is how far the certificates have come that all were to be there once. What
 // is served does not depend on it.

@@ -68,6 +68,8 @@ var onlyImporter = map[string]string{
 // order of its end is read.
 var mayGo = map[string]string{
 	"fs.alive":       "a call into a hung mount cannot be taken back, only left behind",
+	"hook.watch":     "a process that cannot be killed cannot be waited for, only left behind",
+	"hook.leave":     "reaps such a process whenever it ends, so that its number is its own until then",
 	"keeper.Inherit": "waits for the end of the keeper as long as the process lives: no call of ours has that span",
 }
 

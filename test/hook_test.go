@@ -21,17 +21,30 @@ import (
 
 // onChange sets what is done after renewals, for all certificates.
 func (d document) onChange(actions ...map[string]any) {
-	own, ok := d["kvfs"].(map[string]any)
-	if !ok {
-		own = map[string]any{}
-		d["kvfs"] = own
-	}
-	own["onChange"] = actions
+	d.own()["onChange"] = actions
 }
 
 // shell is a hook that runs a script.
 func shell(script string) map[string]any {
 	return map[string]any{"command": []string{"/bin/sh", "-c", script}}
+}
+
+// newSiteToRenew is a site of an ordinary build, with the file to which its hook, recordRenewals, is to write.
+func newSiteToRenew(t *testing.T, profiles ...emulator.Profile) (s *site, out string) {
+	t.Helper()
+	s = newSite(t, profiles...)
+	s.plain()
+	return s, filepath.Join(s.dir, "out")
+}
+
+// recordRenewals is a hook that writes a line of each renewal: contoso-web.www:OLD>NEW.
+func recordRenewals(file string) map[string]any {
+	return shell(`echo "$KVFS_CERT:$KVFS_OLD_VERSION>$KVFS_NEW_VERSION" >> ` + file)
+}
+
+// renewedTo tells of a line of recordRenewals whether it is of a renewal to a version.
+func renewedTo(version string) func(line string) bool {
+	return func(line string) bool { return strings.HasSuffix(line, ">"+version) }
 }
 
 // hook is what the status says of one, by a part of its name.
@@ -175,31 +188,42 @@ func TestHooksThatFailHarmNothing(t *testing.T) {
 	}
 }
 
+// killDuring kills the server while a hook runs, which has written the number of its process to a file, and returns when its
+// successor runs it anew.
+func (s *site) killDuring(hook, pidFile string) {
+	s.t.Helper()
+	first := ""
+	running := func() bool {
+		now := lines(pidFile)
+		if len(now) != 1 || now[0] == first || s.hook(hook).State != "running" {
+			return false
+		}
+		first = now[0]
+		return true
+	}
+	s.until("it is run", running)
+	killed := first
+	was := s.kill(syscall.SIGKILL)
+	s.another(was)
+	s.until("its successor runs it", running)
+	if stat, err := os.ReadFile("/proc/" + killed + "/stat"); err == nil && !strings.Contains(string(stat), ") Z ") { // whoever is to reap it
+		s.t.Error("the one of the server that was killed lives on, beside that of its successor")
+	}
+}
+
 // Between the move of a link and its hook the server may die at any instruction.
 func TestHookIsDoneAlthoughTheServerIsKilledBefore(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	s := newSite(t, emulator.Profile{Name: "www"})
-	s.plain()
-	out, gate := filepath.Join(s.dir, "out"), filepath.Join(s.dir, "gate")
-	hook := shell(`echo "$KVFS_NEW_VERSION" >> ` + out)
+	s, out := newSiteToRenew(t, emulator.Profile{Name: "www"})
+	gate, hook := filepath.Join(s.dir, "gate"), recordRenewals(out)
 	hook["check"] = []string{"/bin/sh", "-c", "echo $$ > " + gate + ".pid; until test -e " + gate + "; do sleep 0.05; done"}
 	s.configure(func(d document) { d.onChange(hook) })
 	s.mount()
 
 	// It is held up: the link has moved, and the hook is not done.
 	version := s.rotate("www")
-	s.until("its check is run", func() bool { return s.hook("command").State == "running" && len(lines(gate+".pid")) == 1 })
-	check := lines(gate + ".pid")[0]
-	was := s.kill(syscall.SIGKILL)
-	s.another(was)
-	s.until("its successor runs the check", func() bool {
-		now := lines(gate + ".pid")
-		return len(now) == 1 && now[0] != check
-	})
-	if stat, err := os.ReadFile("/proc/" + check + "/stat"); err == nil && !strings.Contains(string(stat), ") Z ") { // whoever is to reap it
-		t.Error("the one of the server that was killed lives on, beside that of its successor")
-	}
+	s.killDuring("command", gate+".pid")
 	if got := lines(out); len(got) > 0 {
 		t.Fatalf("%q: it was done before its check had succeeded", got)
 	}
@@ -207,8 +231,8 @@ func TestHookIsDoneAlthoughTheServerIsKilledBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.until("it is done", func() bool { return s.hook("command").State == "idle" })
-	if got := lines(out); !slices.Equal(got, []string{version}) {
-		t.Errorf("%q, want %s", got, version)
+	if got := lines(out); len(got) != 1 || !renewedTo(version)(got[0]) {
+		t.Errorf("%q, want a renewal to %s", got, version)
 	}
 
 	// And whenever it happens.
@@ -222,7 +246,7 @@ func TestHookIsDoneAlthoughTheServerIsKilledBefore(t *testing.T) {
 		was := s.kill(syscall.SIGKILL)
 		s.another(was)
 		s.must("refresh", "www")
-		s.until(fmt.Sprintf("the hook is done after death %d", i), func() bool { return slices.Contains(lines(out), version) })
+		s.until(fmt.Sprintf("the hook is done after death %d", i), func() bool { return slices.ContainsFunc(lines(out), renewedTo(version)) })
 	}
 	if h := s.hook("command"); h.Error != nil || h.Failures > 0 {
 		t.Errorf("%+v", h)
@@ -290,14 +314,16 @@ func TestServiceReloadsTheUnitsThatItMay(t *testing.T) {
 	}
 
 	// What can never succeed is refused with the settings.
-	for _, action := range []map[string]any{
-		{"signal": "HUP", "pidFile": "/run/nginx.pid"},
-		{"command": []string{"/bin/true"}, "user": "root"},
-		{"reload": unitName},
+	asRoot := map[string]any{"command": []string{"/bin/true"}, "user": "root"}
+	for _, edit := range []func(document){
+		func(d document) { d.onChange(map[string]any{"signal": "HUP", "pidFile": "/run/nginx.pid"}) },
+		func(d document) { d.onChange(asRoot) },
+		func(d document) { d.onAlert(asRoot) },
+		func(d document) { d.onChange(map[string]any{"reload": unitName}) },
 	} {
-		s.configureService(func(d document) { d.onChange(action) })
+		s.configureService(edit)
 		if out, errs, code := s.run("refresh", "--settings"); code != 3 || !strings.Contains(out+errs, "the hook ") {
-			t.Errorf("%v: exit code %d, %s%s", action, code, out, errs)
+			t.Errorf("%s: exit code %d, %s%s", readFile(t, s.settings), code, out, errs)
 		}
 	}
 	s.m.must("systemctl", "stop", unitName)
@@ -357,12 +383,12 @@ func TestHooksOfTheDocumentReloadRealServices(t *testing.T) {
 	}
 	write(t, files, "etc/kvfs/ca.pem", string(readFile(t, s.vault.Endpoints().CA)))
 	s.configure(func(d document) {
-		d["kvfs"].(map[string]any)["transport"].(map[string]any)["caFile"] = "/etc/kvfs/ca.pem"
+		d.own()["transport"].(map[string]any)["caFile"] = "/etc/kvfs/ca.pem"
 		shown := documented(t, "reload.md")
 		d["secretsManagementSettings"].(map[string]any)["certificateStoreLocation"] = store
 		d.entry("www")["acls"] = shown.entry("www")["acls"]
-		hooks := shown["kvfs"].(map[string]any)["onChange"].([]any)
-		d["kvfs"].(map[string]any)["onChange"] = append(hooks, map[string]any{"signal": "HUP", "unit": "nginx.service"})
+		hooks := shown.own()["onChange"].([]any)
+		d.own()["onChange"] = append(hooks, map[string]any{"signal": "HUP", "unit": "nginx.service"})
 	})
 	write(t, files, "etc/kvfs/settings.json", strings.ReplaceAll(string(readFile(t, s.settings)), "@15-main", "@"+cluster+"-main"))
 	m := boot(t, files)
@@ -425,13 +451,8 @@ func TestHooksAfterAStop(t *testing.T) {
 	needRoot(t)
 	for _, files := range []string{"no", "instead"} {
 		t.Run(files, func(t *testing.T) {
-			s := newSite(t, emulator.Profile{Name: "www"})
-			s.plain()
-			out := filepath.Join(s.dir, "out")
-			s.configure(func(d document) {
-				d.onChange(shell(`echo "$KVFS_OLD_VERSION>$KVFS_NEW_VERSION" >> ` + out))
-				d["kvfs"].(map[string]any)["persistent"] = files
-			})
+			s, out := newSiteToRenew(t, emulator.Profile{Name: "www"})
+			s.persist(files, func(d document) { d.onChange(recordRenewals(out)) })
 			s.mount()
 			first := s.certificate("www").Version
 			s.end(syscall.SIGTERM)
@@ -442,11 +463,11 @@ func TestHooksAfterAStop(t *testing.T) {
 			s.mount()
 			want := []string{}
 			if files != "no" {
-				want = append(want, first+">"+second)
+				want = append(want, "contoso-web.www:"+first+">"+second)
 				s.until("the renewal of the time in between is told", func() bool { return len(lines(out)) > 0 })
 			}
 			third := s.rotate("www")
-			want = append(want, second+">"+third)
+			want = append(want, "contoso-web.www:"+second+">"+third)
 			s.until("the next one is told", func() bool { return len(lines(out)) >= len(want) })
 			if got := lines(out); !slices.Equal(got, want) {
 				t.Errorf("%q, want %q", got, want)
@@ -460,12 +481,10 @@ func TestHooksAfterAStop(t *testing.T) {
 func TestHookOfAnEntryThatComesBack(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
-	s.plain()
-	out := filepath.Join(s.dir, "out")
+	s, out := newSiteToRenew(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
 	configure := func(edit func(document)) {
 		s.configure(func(d document) {
-			d.onChange(shell(`echo "$KVFS_CERT:$KVFS_OLD_VERSION>$KVFS_NEW_VERSION" >> ` + out))
+			d.onChange(recordRenewals(out))
 			edit(d)
 		})
 	}

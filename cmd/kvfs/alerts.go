@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"maps"
+	"os"
 	"time"
 
 	"kvfs/alert"
-	"kvfs/image"
+	"kvfs/hook"
 	kvsync "kvfs/sync"
 )
 
@@ -26,17 +26,18 @@ func (d *daemon) alerts(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	said := d.keptAlerts()
+	said := d.told.Said()
 	for {
 		now := time.Now()
 		w := d.wanted()
-		notices, after, next := rules(w).Check(now, d.watched(w, d.syncer.Report()), said)
+		notices, after, next := rules(w).Check(now, d.watched(d.syncer.Report()), said)
 		for _, n := range notices {
 			d.sayAlert(n)
 		}
 		if !maps.Equal(after, said) {
-			d.keepAlerts(after)
+			d.told.Add(after, notices)
 		}
+		d.told.Look()
 		said = after
 		wait := alertLook
 		if !next.IsZero() {
@@ -71,7 +72,7 @@ func rules(w wanted) alert.Rules {
 	return alert.Rules{Expiry: w.cfg.Alerts.Expiry, Stale: time.Duration(w.cfg.Alerts.StaleAfter) * w.cfg.PollingInterval}
 }
 
-func (d *daemon) watched(w wanted, r kvsync.Report) (all []alert.Certificate) {
+func (d *daemon) watched(r kvsync.Report) (all []alert.Certificate) {
 	for _, c := range r.Certificates {
 		if c.State != kvsync.Removed {
 			all = append(all, d.watchedOne(c))
@@ -81,7 +82,7 @@ func (d *daemon) watched(w wanted, r kvsync.Report) (all []alert.Certificate) {
 }
 
 func (d *daemon) watchedOne(c kvsync.Status) alert.Certificate {
-	return alert.Certificate{Key: c.Source.Key(), URL: c.Source.Ref.String(), Version: string(c.Version), NotAfter: c.NotAfter,
+	return alert.Certificate{Key: c.Source.Key(), Name: c.Source.Ref.Vault() + "." + c.Source.Ref.Name(), URL: c.Source.Ref.String(), Version: string(c.Version), NotAfter: c.NotAfter,
 		LastRead: c.LastSuccess, Since: c.Asked}
 }
 
@@ -98,28 +99,41 @@ func (d *daemon) sayAlert(n alert.Notice) {
 	}
 }
 
-// keyAlerts is the record of the image that has what was said.
+// keyAlerts begins the records of the image that have what was said, and what hooks are still to be told.
 const keyAlerts = "a"
 
-// keepAlerts keeps a successor from saying it again.
-func (d *daemon) keepAlerts(said alert.Said) {
-	b, err := json.Marshal(said)
-	change := image.Change{Key: keyAlerts, Value: b}
-	if err == nil {
-		err = d.image.Enter(change)
-	}
-	if err != nil {
-		d.log.Warn("a successor would warn again of what expires", "err", err)
-	}
+func (d *daemon) newAlerts() *alert.Queue {
+	return alert.NewQueue(alert.QueueOptions{Certificates: func() []alert.Certificate { return d.watched(d.syncer.Report()) },
+		Pause: hook.Backoff, Records: hookRecords{d.image, keyAlerts}, Logger: d.log})
 }
 
-func (d *daemon) keptAlerts() (said alert.Said) {
-	b, ok := d.image.Get(keyAlerts)
-	if !ok {
-		return nil
+// alertHooks are the commands that are told of alerts.
+func (d *daemon) alertHooks(w wanted) (all []alert.Hook) {
+	for _, a := range w.cfg.Alerts.OnAlert {
+		action := hookAction(a.Action)
+		all = append(all, alert.Hook{ID: action.ID(), Name: action.String(), Tell: func(ctx context.Context, b alert.Batch) *alert.Failure {
+			host, _ := os.Hostname() // which is left out if there is none
+			if err := d.programs.RunCommand(ctx, action, b.Environment(), b.JSON(host)); err != nil {
+				e := hook.Explained(err)
+				return &alert.Failure{Fact: e.Fact, Hint: e.Hint}
+			}
+			return nil
+		}})
 	}
-	if err := json.Unmarshal(b, &said); err != nil {
-		return nil // of another format: it is said again
+	return all
+}
+
+// mostRest bounds how long commands for alerts are left alone.
+const mostRest = 5 * time.Minute
+
+// alertRest is for how long after it was told a command is left alone. What cannot be read any more is noticed within one interval.
+func alertRest(w wanted) time.Duration { return min(w.cfg.PollingInterval/12, mostRest) }
+
+// tellAlerts tells the commands, until ctx ends. What is true is known when the certificates are.
+func (d *daemon) tellAlerts(ctx context.Context) {
+	select {
+	case <-d.syncer.Ready():
+		_ = d.told.Run(ctx) // its error is that of ctx
+	case <-ctx.Done():
 	}
-	return said
 }

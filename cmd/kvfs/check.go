@@ -25,6 +25,7 @@ type checked struct {
 	OK           bool                 `json:"ok"`
 	Stores       []checkedStore       `json:"stores"`
 	Certificates []checkedCertificate `json:"certificates"`
+	OnAlert      []string             `json:"onAlert,omitempty"` // who is told of alerts, in words
 	Problems     config.Problems      `json:"problems"`
 }
 
@@ -119,6 +120,9 @@ func (a *app) check(ctx context.Context, o origin, how checkOptions) error {
 	}
 	if cfg != nil {
 		result.Stores, result.Certificates = served(cfg)
+		for _, a := range cfg.Alerts.OnAlert {
+			result.OnAlert = append(result.OnAlert, hookAction(a.Action).String())
+		}
 	}
 	var refused error
 	if !result.OK {

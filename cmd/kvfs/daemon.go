@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kvfs/acl"
+	"kvfs/alert"
 	"kvfs/certs"
 	"kvfs/chain"
 	"kvfs/config"
@@ -59,6 +60,8 @@ type daemon struct {
 	remembered bool
 	issuer     chain.Fetcher
 	hooks      *hook.Runner
+	told       *alert.Queue // what the commands for alerts are still to be told
+	programs   *hook.Programs
 	began      time.Time
 	stop       context.CancelFunc
 	// shown is set when the stores are visible.
@@ -118,6 +121,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	d.shown.Store(k.serving != nil)
 	d.issuer.Logger = d.log
 	d.logIgnored(now.cfg)
+	d.programs, d.told = hook.NewPrograms(d.log), d.newAlerts()
 	d.set(now)
 	d.hooks = d.newHooks()
 	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks, d.audit, d.hear}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed(), Published: d.lookAtHooks}, d.settings(d.now, union(d.fs.Mounts(), stores)))
@@ -327,6 +331,7 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 	work.Go(func() error { d.showLoading(ctx); return nil })
 	work.Go(func() error { d.economize(ctx); return nil })
 	work.Go(func() error { d.alerts(ctx); return nil })
+	work.Go(func() error { d.tellAlerts(ctx); return nil })
 	work.Go(func() error { d.app.log().Run(ctx); return nil })
 	work.Go(func() error { d.audit.run(ctx); return nil })
 	work.Go(func() error { defer d.stop(); return ignoreEnd(ctx, d.hooks.Run(ctx)) })

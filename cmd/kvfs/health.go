@@ -55,7 +55,11 @@ func wholeFindings(r status.Report) (all []finding) {
 	}
 	for _, h := range r.Hooks {
 		if h.Error != nil {
-			add("hook", h.Action+" fails after renewals: "+h.Error.Fact, h.Error.Hint)
+			when := " fails after renewals: "
+			if h.On == status.OnAlert {
+				when = " cannot be told of alerts: "
+			}
+			add("hook", h.Action+when+h.Error.Fact, h.Error.Hint)
 		}
 	}
 	if i := r.InitialSync; i.State == status.SyncFailed {

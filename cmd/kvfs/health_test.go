@@ -49,7 +49,11 @@ func TestFindings(t *testing.T) {
 		"no keeper":        {with(func(r *status.Report) { r.Processes = status.Processes{Server: 7} }), []string{"no-keeper there is no keeper: when process 7 dies, so do the mounts"}},
 		"kvfs itself":      {with(func(r *status.Report) { r.Error = gone }), []string{"not-found 404"}},
 		"files":            {with(func(r *status.Report) { r.Directories = []status.Directory{{}, {Error: gone}} }), []string{"not-found 404"}},
-		"metrics":          {with(func(r *status.Report) { r.Metrics = &status.Metrics{Error: gone} }), []string{"not-found 404"}},
+		"hook": {with(func(r *status.Report) {
+			r.Hooks = []status.Hook{{Action: "reload x"}, {Action: "reload y", Error: gone}}
+		}), []string{"hook reload y fails after renewals: 404"}},
+		"hook of alerts": {with(func(r *status.Report) { r.Hooks = []status.Hook{{On: status.OnAlert, Action: "the chat", Error: gone}} }), []string{"hook the chat cannot be told of alerts: 404"}},
+		"metrics":        {with(func(r *status.Report) { r.Metrics = &status.Metrics{Error: gone} }), []string{"not-found 404"}},
 		"initial sync": {with(func(r *status.Report) {
 			r.InitialSync = status.InitialSync{State: status.SyncFailed, Available: 1, Total: 2, Try: 25}
 		}), []string{"initial-sync the initial sync has failed: 1 of 2 certificates available after 25 tries"}},

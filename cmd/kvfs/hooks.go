@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"kvfs/alert"
 	"kvfs/config"
 	"kvfs/hook"
 	"kvfs/image"
@@ -20,15 +21,21 @@ import (
 // keyHook begins the records of the image that say for which versions hooks have been done.
 const keyHook = "h"
 
-// hookRecords are the image as package hook sees it.
-type hookRecords struct{ image *image.Image }
+// hookRecords are those of the image whose keys begin alike, as packages hook and alert see them.
+type hookRecords struct {
+	image  *image.Image
+	prefix string
+}
 
-var _ hook.Records = hookRecords{}
+var (
+	_ hook.Records  = hookRecords{}
+	_ alert.Records = hookRecords{}
+)
 
 func (r hookRecords) All() map[string][]byte {
 	all := map[string][]byte{}
-	for key, value := range r.image.All(keyHook) {
-		all[strings.TrimPrefix(key, keyHook)] = value
+	for key, value := range r.image.All(r.prefix) {
+		all[strings.TrimPrefix(key, r.prefix)] = value
 	}
 	return all
 }
@@ -36,13 +43,13 @@ func (r hookRecords) All() map[string][]byte {
 func (r hookRecords) Put(changes map[string][]byte) error {
 	var all []image.Change
 	for _, name := range slices.Sorted(maps.Keys(changes)) {
-		all = append(all, image.Change{Key: keyHook + name, Value: changes[name]})
+		all = append(all, image.Change{Key: r.prefix + name, Value: changes[name]})
 	}
 	return r.image.Enter(all...)
 }
 
 func (d *daemon) newHooks() *hook.Runner {
-	return hook.New(hook.Options{Serving: d.hooked, Paths: d.pathsOf, Content: d.combined, Records: hookRecords{d.image}, Logger: d.log, Seed: machineSeed(),
+	return hook.New(hook.Options{Serving: d.hooked, Paths: d.pathsOf, Content: d.combined, Records: hookRecords{d.image, keyHook}, Logger: d.log, Seed: machineSeed(),
 		Spared: func() []int { return []int{d.client.Keeper(), d.fs.Stats().Publisher} }})
 }
 
@@ -192,13 +199,19 @@ func (ds *disks) late(store string) bool {
 // checkHooks refuses what a kvfs with the rights of this process, or the server of a unit, has no right to do.
 func (w wanted) checkHooks(unit string) (problems config.Problems) {
 	seen := map[string]bool{"": true}
+	refuse := func(a config.Action, line, column int) {
+		if fact, hint := refusedAction(a, unit); !seen[fact] {
+			seen[fact] = true
+			problems = append(problems, config.Problem{Severity: config.Error, Line: line, Column: column, Fact: fact, Hint: hint})
+		}
+	}
 	for _, c := range w.cfg.Certificates {
 		for _, a := range c.OnChange {
-			if fact, hint := refusedAction(a, unit); !seen[fact] {
-				seen[fact] = true
-				problems = append(problems, config.Problem{Severity: config.Error, Line: c.Line, Column: c.Column, Fact: fact, Hint: hint})
-			}
+			refuse(a, c.Line, c.Column)
 		}
+	}
+	for _, a := range w.cfg.Alerts.OnAlert {
+		refuse(a.Action, a.Line, a.Column)
 	}
 	return problems
 }
@@ -237,24 +250,30 @@ func isSelf(name string) bool {
 // hookProblems are those of this machine, where another one may be meant.
 func hookProblems(w wanted) (problems config.Problems) {
 	seen := map[string]bool{}
-	lacks := func(c config.Certificate, what, name string, there func(string) bool) {
+	lacks := func(p config.Problem, what, name string, there func(string) bool) {
 		if name == "" || seen[what+name] {
 			return
 		}
 		if seen[what+name] = true; !there(name) {
-			problems = append(problems, config.Problem{Severity: config.Warning, Line: c.Line, Column: c.Column,
-				Fact: fmt.Sprintf("onChange: %s %s on this machine", name, what), Hint: "it has to be there when the certificate is renewed"})
+			p.Severity, p.Fact = config.Warning, fmt.Sprintf("%s: %s %s on this machine", p.Fact, name, what)
+			problems = append(problems, p)
 		}
+	}
+	lacking := func(a config.Action, p config.Problem) {
+		for _, argv := range [][]string{a.Command, a.Check} {
+			if len(argv) > 0 {
+				lacks(p, "is not a program", argv[0], isProgram)
+			}
+		}
+		lacks(p, "is not a user", a.User, isUser)
 	}
 	for _, c := range w.cfg.Certificates {
 		for _, a := range c.OnChange {
-			for _, argv := range [][]string{a.Command, a.Check} {
-				if len(argv) > 0 {
-					lacks(c, "is not a program", argv[0], isProgram)
-				}
-			}
-			lacks(c, "is not a user", a.User, isUser)
+			lacking(a, config.Problem{Line: c.Line, Column: c.Column, Fact: "onChange", Hint: "it has to be there when the certificate is renewed"})
 		}
+	}
+	for _, a := range w.cfg.Alerts.OnAlert {
+		lacking(a.Action, config.Problem{Line: a.Line, Column: a.Column, Fact: "onAlert", Hint: "it has to be there when there is something to tell of"})
 	}
 	return problems
 }
@@ -271,11 +290,19 @@ func isUser(name string) bool {
 	return byName == nil || byID == nil
 }
 
-// hookStatus is what has become of the hooks.
+// hookStatus is what has become of the hooks, and of what is told of alerts.
 func (d *daemon) hookStatus() (all []status.Hook) {
 	for _, h := range d.hooks.Report() {
 		s := status.Hook{Action: h.Action.String(), State: string(h.State), Pending: h.Pending, LastRun: status.Time(h.LastRun), LastSuccess: status.Time(h.LastSuccess),
 			Runs: h.Runs, Failures: h.Failures, NextTry: status.Time(h.Next), Note: h.Note}
+		if h.Err != nil {
+			s.Error = &status.Error{Kind: "hook", Fact: h.Err.Fact, Hint: h.Err.Hint}
+		}
+		all = append(all, s)
+	}
+	for _, h := range d.told.Report() {
+		s := status.Hook{On: status.OnAlert, Action: h.Name, State: string(h.State), Pending: h.Pending, LastRun: status.Time(h.LastRun),
+			LastSuccess: status.Time(h.LastSuccess), Runs: h.Runs, Failures: h.Failures, NextTry: status.Time(h.Next)}
 		if h.Err != nil {
 			s.Error = &status.Error{Kind: "hook", Fact: h.Err.Fact, Hint: h.Err.Hint}
 		}

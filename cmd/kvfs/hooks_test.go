@@ -105,6 +105,20 @@ func TestHooksThatThereIsNoRightTo(t *testing.T) {
 	}
 }
 
+// What is told of alerts is refused where it stands, as what is done after renewals is, and said once of both.
+func TestAlertCommandsThatThereIsNoRightTo(t *testing.T) {
+	command := config.Action{Command: []string{"/no/such/program", "secret"}, User: "root", Name: "the chat"}
+	w := wanted{cfg: &config.Config{Alerts: config.Alerts{OnAlert: []config.AlertAction{{Action: config.Action{Command: []string{"/bin/true"}}, Line: 6}, {Action: command, Line: 7, Column: 5}, {Action: command, Line: 8}}}}}
+	problems := w.checkHooks("kvfs.service")
+	if len(problems) != 1 || problems[0].Line != 7 || problems[0].Column != 5 || problems[0].Severity != config.Error || !strings.Contains(problems[0].Fact, `the hook "the chat" is to be run as the user root`) || problems[0].Hint == "" {
+		t.Errorf("%+v", problems)
+	}
+	problems = hookProblems(w)
+	if len(problems) != 1 || problems[0].Line != 7 || problems[0].Severity != config.Warning || problems[0].Fact != "onAlert: /no/such/program is not a program on this machine" || problems[0].Hint == "" {
+		t.Errorf("%+v", problems)
+	}
+}
+
 // A link of real files in the place of a mount has not moved before they are written.
 func TestFilesThatCouldNotBeWrittenAreLate(t *testing.T) {
 	wrong := &status.Error{Kind: "disk"}

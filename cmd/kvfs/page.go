@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -56,7 +57,9 @@ func reportPage(r status.Report, now time.Time, colours bool) *page {
 	}
 	p.certificates(r, now)
 	p.vaults(r.Vaults, now)
-	p.hooks(r.Hooks, now)
+	onAlert := func(h status.Hook) bool { return h.On == status.OnAlert }
+	p.hooks("AFTER RENEWALS", slices.DeleteFunc(slices.Clone(r.Hooks), onAlert), now)
+	p.hooks("ON ALERTS", slices.DeleteFunc(slices.Clone(r.Hooks), func(h status.Hook) bool { return !onAlert(h) }), now)
 	if c := r.Cache; c.Evictions+c.Failures > 0 {
 		p.line("\nold versions: %d in %s of %s of memory; %d %s for want of room, %d could not be fetched again",
 			c.Versions, size(c.Bytes), size(c.Limit), c.Evictions, plural(int(c.Evictions), "has gone", "have gone"), c.Failures)
@@ -200,12 +203,12 @@ func (p *page) vaults(vaults []status.Vault, now time.Time) {
 	}
 }
 
-// hooks says what has become of what is done after renewals, if anything is.
-func (p *page) hooks(hooks []status.Hook, now time.Time) {
+// hooks says what has become of what is done after renewals, or on alerts, if anything is.
+func (p *page) hooks(when string, hooks []status.Hook, now time.Time) {
 	if len(hooks) == 0 {
 		return
 	}
-	rows := [][]cell{header("AFTER RENEWALS", "STATE", "PENDING", "LAST RUN", "LAST SUCCESS", "FAILURES", "NEXT TRY")}
+	rows := [][]cell{header(when, "STATE", "PENDING", "LAST RUN", "LAST SUCCESS", "FAILURES", "NEXT TRY")}
 	for _, h := range hooks {
 		state := cell{text: h.State}
 		if h.Error != nil {

@@ -291,6 +291,9 @@ func (a *app) printChecked(name string, r checked, cfg *config.Config) error {
 		kept = "all"
 	}
 	a.printf("%d %s, polled every %s, %s versions kept\n", len(r.Certificates), plural(len(r.Certificates), "certificate", "certificates"), cfg.PollingInterval, kept)
+	if len(r.OnAlert) > 0 {
+		a.printf("told of alerts: %s\n", strings.Join(r.OnAlert, "; "))
+	}
 	for _, c := range r.Certificates {
 		a.printf("\n%s\n  as    %s\n  asked by the %s\n", c.URL, strings.Join(c.Links, "\n        "), c.Identity)
 		a.printf("  read by root%s\n", readers(c.ACLs))

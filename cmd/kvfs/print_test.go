@@ -95,6 +95,7 @@ func TestStatusTellsOfHooks(t *testing.T) {
 		{Action: "reload nginx.service", State: "idle", LastRun: ago(time.Minute), LastSuccess: ago(time.Minute), Runs: 3},
 		{Action: "reload off.service", State: "idle", LastRun: ago(time.Minute), LastSuccess: ago(time.Minute), Runs: 1, Note: "it does not run"},
 		{Action: "command /bin/sh -c " + strings.Repeat("x", 100), State: "failing", Pending: []string{"a", "b"}, LastRun: ago(time.Second), Failures: 2, NextTry: ago(-2 * time.Second), Error: &status.Error{Fact: "no", Hint: "mend it"}},
+		{On: status.OnAlert, Action: "the chat", State: "failing", Pending: []string{"a"}, LastRun: ago(time.Second), Failures: 1, NextTry: ago(-time.Second), Error: &status.Error{Fact: "gone", Hint: "find it"}},
 	}}
 	var out bytes.Buffer
 	a := &app{stdout: &out}
@@ -105,6 +106,7 @@ func TestStatusTellsOfHooks(t *testing.T) {
 	for _, want := range []string{
 		"\nAFTER RENEWALS   ", "\nreload nginx.service  ", "  idle     0        1m0s ago  1m0s ago      0         -\n", "\n" + command + "...  failing  2        1s ago    never         2         in 2s\n",
 		"\n\n" + command + strings.Repeat("x", 62) + "\n  error: no\n  hint: mend it\n", "\n\nreload off.service\n  it does not run\n",
+		"\nON ALERTS  STATE    PENDING  ", "\nthe chat   failing  1        1s ago    never         1         in 1s\n", "\n\nthe chat\n  error: gone\n  hint: find it\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("it does not say %q:\n%s", want, out.String())

@@ -1,0 +1,482 @@
+package alert
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Hook is somebody who is told of notices.
+type Hook struct {
+	ID   string // tells it from all others, to a successor too
+	Name string // for people
+	// Tell returns when the hook was told of all of a batch, or why it was not. It ends when ctx does.
+	Tell func(ctx context.Context, b Batch) *Failure
+}
+
+// Failure is why a hook could not be told, for a person.
+type Failure struct {
+	Fact, Hint string
+}
+
+// Records are kept for the process after this one.
+type Records interface {
+	All() map[string][]byte
+	// Put makes changes, all of them or none; nil removes a record.
+	Put(changes map[string][]byte) error
+}
+
+// Names of records begin with what they are of.
+const (
+	recordSaid = ""  // alone: a Said
+	recordHook = "h" // and its id
+)
+
+// QueueOptions say how a Queue does its work.
+type QueueOptions struct {
+	// Certificates are all, as they are now.
+	Certificates func() []Certificate
+	// Pause is how long after so many failures in a row a hook is told again.
+	Pause func(failures int) time.Duration
+	// Records outlive this process; nil: what hooks are still to be told is lost with it.
+	Records Records
+	Logger  *slog.Logger // default: nothing is logged
+}
+
+// Queue has what hooks are still to be told. Run tells them, in batches; the other methods may be called from any goroutine.
+//
+// A hook is told at least once: what it is to be told is a record from before it is tried until it has succeeded, one change
+// with that of what was said. It is not told what has meanwhile become untrue.
+//
+// A round is all that a hook is still to be told when it begins, in one batch for each kind, or in as many as there have to be.
+// After one there is a rest: certificates that cannot be read any more are noticed one by one, as they were read last, and are to
+// be few rounds all the same.
+type Queue struct {
+	opts QueueOptions
+	log  *slog.Logger
+	said Said          // by the process before
+	news chan struct{} // has a value when there may be something to do
+
+	// mu is held to write or read these, never while anybody is told.
+	mu    sync.Mutex
+	lines []*line
+	rest  time.Duration // between rounds
+}
+
+// line is what one hook is still to be told, and what has become of it.
+type line struct {
+	Hook
+	owed   map[about]owed
+	round  map[about]bool // what is left of the present one
+	flying bool
+	history
+}
+
+// about is what there is one notice of.
+type about struct {
+	Kind Kind   `json:"kind"`
+	Key  string `json:"key"` // of the certificate
+}
+
+// owed is a notice as far as it cannot be known anew.
+type owed struct {
+	about
+	Name    string    `json:"name"`
+	Version string    `json:"version,omitempty"`
+	Since   time.Time `json:"since,omitzero"` // when nothing was read any more, for Stale
+}
+
+// history of a hook.
+type history struct {
+	Failures  int       `json:"failures,omitempty"` // since the last success
+	Runs      int       `json:"runs,omitempty"`     // that have succeeded
+	Tried     time.Time `json:"tried,omitzero"`
+	Succeeded time.Time `json:"succeeded,omitzero"`
+	Fact      string    `json:"fact,omitempty"` // why the last try has failed
+	Hint      string    `json:"hint,omitempty"`
+}
+
+// record of a line.
+type record struct {
+	Owed []owed `json:"owed,omitempty"`
+	history
+}
+
+// order in which kinds are told.
+var order = []Kind{Expired, Expires, Stale}
+
+// ordered is what is to be told, by kinds and names.
+func (l *line) ordered() []owed {
+	return slices.SortedFunc(maps.Values(l.owed), func(a, b owed) int {
+		return cmp.Or(cmp.Compare(slices.Index(order, a.Kind), slices.Index(order, b.Kind)), strings.Compare(a.Name, b.Name), strings.Compare(a.Key, b.Key))
+	})
+}
+
+func (l *line) record() []byte { return encoded(record{l.ordered(), l.history}) }
+
+// still is the notice as it is to be told now, if it is still true.
+func (o owed) still(now time.Time, c Certificate) (n Notice, ok bool) {
+	switch o.Kind {
+	case Expires:
+		return Notice{Expires, c, c.NotAfter.Sub(now)}, c.Version == o.Version && c.NotAfter.After(now)
+	case Expired:
+		return Notice{Expired, c, now.Sub(c.NotAfter)}, c.Version == o.Version && !c.NotAfter.After(now)
+	}
+	c.Since = o.Since // a successor has begun to read it later
+	return Notice{Stale, c, now.Sub(o.Since)}, !c.LastRead.After(o.Since)
+}
+
+// NewQueue makes a Queue that knows what the records do. It has no hooks until Set is called.
+func NewQueue(opts QueueOptions) *Queue {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	q := &Queue{opts: opts, log: opts.Logger, news: make(chan struct{}, 1)}
+	if opts.Records == nil {
+		return q
+	}
+	for name, b := range opts.Records.All() {
+		var err error
+		if name == recordSaid {
+			if err = json.Unmarshal(b, &q.said); err != nil {
+				q.said = nil // it is said again
+			}
+		} else if id, ok := strings.CutPrefix(name, recordHook); ok {
+			var r record
+			if err = json.Unmarshal(b, &r); err == nil {
+				l := &line{Hook: Hook{ID: id}, owed: map[about]owed{}, history: r.history}
+				for _, o := range r.Owed {
+					l.owed[o.about] = o
+				}
+				q.lines = append(q.lines, l)
+			}
+		}
+		if err != nil {
+			q.log.Warn("what was known of alerts before is not known any more", "err", err)
+		}
+	}
+	return q
+}
+
+// Said is what the process before this one has said.
+func (q *Queue) Said() Said { return q.said }
+
+// Set makes these the hooks, in this order, each with a rest after it was told; equal ones are one. What one that has gone is
+// still to be told is for those that have come in its place, as when somebody has mended one that could not succeed.
+func (q *Queue) Set(hooks []Hook, rest time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.rest = rest
+	var lines, come []*line
+	for _, h := range hooks {
+		is := func(l *line) bool { return l.ID == h.ID }
+		if slices.ContainsFunc(lines, is) {
+			continue
+		}
+		i := slices.IndexFunc(q.lines, is)
+		if i < 0 {
+			lines = append(lines, &line{Hook: h, owed: map[about]owed{}})
+			come = append(come, lines[len(lines)-1])
+			continue
+		}
+		q.lines[i].Hook = h
+		lines = append(lines, q.lines[i])
+	}
+	changes := map[string][]byte{}
+	for _, gone := range q.lines {
+		if slices.Contains(lines, gone) {
+			continue
+		}
+		changes[recordHook+gone.ID] = nil
+		for _, l := range come {
+			maps.Copy(l.owed, gone.owed)
+			changes[recordHook+l.ID] = l.record()
+		}
+	}
+	q.lines = lines
+	q.keep(changes)
+	q.Look()
+}
+
+// Add takes in what has been said until now, and the notices of it that hooks are still to be told.
+func (q *Queue) Add(said Said, notices []Notice) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	changes := map[string][]byte{recordSaid: encoded(said)}
+	for _, l := range q.lines {
+		if len(notices) == 0 {
+			break
+		}
+		for _, n := range notices {
+			o := owed{about: about{n.Kind, n.Key}, Name: n.Name}
+			if n.Kind == Stale {
+				o.Since = n.quiet().UTC()
+			} else {
+				o.Version = n.Version
+			}
+			l.owed[o.about] = o
+		}
+		changes[recordHook+l.ID] = l.record()
+	}
+	q.keep(changes)
+	q.Look()
+}
+
+// Look lets Run see what of that which hooks are to be told is not true any more.
+func (q *Queue) Look() {
+	select {
+	case q.news <- struct{}{}:
+	default:
+	}
+}
+
+// keep puts records. The caller holds mu.
+func (q *Queue) keep(changes map[string][]byte) {
+	if q.opts.Records == nil || len(changes) == 0 {
+		return
+	}
+	if err := q.opts.Records.Put(changes); err != nil {
+		q.log.Warn("a successor would warn again of what expires, or tell nobody", "err", err)
+	}
+}
+
+// longest time without a look.
+const longest = time.Hour
+
+// Run tells the hooks until ctx ends, side by side, and each of one batch at a time. Its error is ctx's.
+func (q *Queue) Run(ctx context.Context) error {
+	var flights errgroup.Group
+	ended := make(chan *flight)
+	flying := 0
+	for ctx.Err() == nil {
+		now := time.Now()
+		for _, f := range q.due(now) {
+			flying++
+			flights.Go(func() error {
+				f.failure = f.tell(ctx, f.batch)
+				ended <- f
+				return nil
+			})
+		}
+		timer := time.NewTimer(q.wake(now))
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-q.news:
+		case f := <-ended:
+			flying--
+			q.land(ctx, f, time.Now())
+		}
+		timer.Stop()
+	}
+	for range flying { // they end with ctx
+		q.land(ctx, <-ended, time.Now())
+	}
+	_ = flights.Wait() // they return nil
+	return ctx.Err()
+}
+
+// flight is a batch on its way to a hook.
+type flight struct {
+	line    *line
+	tell    func(context.Context, Batch) *Failure // the line's own, which may become another
+	batch   Batch
+	owed    []owed // the same
+	began   time.Time
+	failure *Failure // nil for success
+}
+
+// next is when a hook is to be told, if that is not before now; false for never. The caller holds mu.
+func (q *Queue) next(l *line, now time.Time) (at time.Time, ok bool) {
+	switch {
+	case l.flying || len(l.owed) == 0:
+		return at, false
+	case l.Tried.After(now): // by a clock that was set back since
+		return now, true
+	case l.Failures > 0:
+		return l.Tried.Add(q.opts.Pause(l.Failures)), true
+	case len(l.round) > 0 || l.Succeeded.IsZero():
+		return now, true
+	}
+	return l.Succeeded.Add(q.rest), true
+}
+
+// owes tells whether any hook is to be told something that it is not being told.
+func (q *Queue) owes() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.ContainsFunc(q.lines, func(l *line) bool { return !l.flying && len(l.owed) > 0 })
+}
+
+// due are the flights that begin now. What is not true any more is forgotten.
+func (q *Queue) due(now time.Time) (all []*flight) {
+	if !q.owes() {
+		return nil
+	}
+	certificates := map[string]Certificate{}
+	for _, c := range q.opts.Certificates() {
+		certificates[c.Key] = c
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	changes := map[string][]byte{}
+	for _, l := range q.lines {
+		at, ok := q.next(l, now)
+		if !ok {
+			continue
+		}
+		before := len(l.owed)
+		notices := map[about]Notice{}
+		for _, o := range l.ordered() {
+			c, known := certificates[o.Key]
+			if n, ok := o.still(now, c); ok && known {
+				notices[o.about] = n
+			} else {
+				l.forget(o.about)
+			}
+		}
+		if len(l.owed) == 0 { // what it has failed for is gone
+			l.Failures, l.Fact, l.Hint = 0, "", ""
+		}
+		if len(l.owed) < before {
+			changes[recordHook+l.ID] = l.record()
+		}
+		if len(l.owed) > 0 && !at.After(now) {
+			all = append(all, l.fly(notices, now))
+		}
+	}
+	q.keep(changes)
+	return all
+}
+
+// forget what is not to be told any more. The caller holds mu.
+func (l *line) forget(a about) {
+	delete(l.owed, a)
+	delete(l.round, a)
+}
+
+// fly begins the next flight of a round, a new one if there is none, with notices of what is owed. The caller holds mu.
+func (l *line) fly(notices map[about]Notice, now time.Time) *flight {
+	if len(l.round) == 0 {
+		l.round = map[about]bool{}
+		for a := range l.owed {
+			l.round[a] = true
+		}
+	}
+	f := &flight{line: l, tell: l.Tell, began: now}
+	for _, o := range l.ordered() {
+		if n := notices[o.about]; l.round[o.about] && (len(f.batch) == 0 || f.batch[0].Kind == n.Kind) {
+			f.batch, f.owed = append(f.batch, n), append(f.owed, o)
+		}
+	}
+	n := f.batch.room()
+	f.batch, f.owed, l.flying = f.batch[:n], f.owed[:n], true
+	return f
+}
+
+// wake is how long there is nothing to do that nobody announces.
+func (q *Queue) wake(now time.Time) time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	pause := longest
+	for _, l := range q.lines {
+		if at, ok := q.next(l, now); ok {
+			pause = min(pause, at.Sub(now))
+		}
+	}
+	return pause
+}
+
+// land takes in what came of a flight. That it was interrupted by the end of ctx is no failure: a successor tells of it.
+func (q *Queue) land(ctx context.Context, f *flight, now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := f.line
+	l.flying = false
+	if f.failure != nil && ctx.Err() != nil || !slices.Contains(q.lines, l) {
+		return
+	}
+	what := q.log.With("hook", l.Name, "alert", string(f.batch[0].Kind), "certificates", len(f.batch), "took", now.Sub(f.began).Round(time.Millisecond))
+	l.Tried = now
+	if f.failure == nil {
+		for _, o := range f.owed {
+			delete(l.round, o.about)
+			if l.owed[o.about] == o { // else there is something new to tell of it
+				delete(l.owed, o.about)
+			}
+		}
+		l.Failures, l.Succeeded, l.Fact, l.Hint = 0, now, "", ""
+		l.Runs++
+		what.Info("a hook is done")
+	} else {
+		level := slog.LevelWarn
+		if f.failure.Fact == l.Fact {
+			level = slog.LevelDebug
+		}
+		l.Failures++
+		l.round = nil // what has come meanwhile is tried with it
+		l.Fact, l.Hint = f.failure.Fact, f.failure.Hint
+		what.Log(context.Background(), level, "a hook has failed; it is tried again", "err", l.Fact, "hint", l.Hint, "failures", l.Failures, "in", q.opts.Pause(l.Failures))
+	}
+	q.keep(map[string][]byte{recordHook + l.ID: l.record()})
+}
+
+// State of a hook in a report.
+type State string
+
+// States.
+const (
+	Idle    State = "idle"    // it was told of everything
+	Waiting State = "waiting" // it is to be told, at Next
+	Running State = "running"
+	Failing State = "failing" // the last try has failed; the next is at Next
+)
+
+// Status of one hook. Times are zero for what has not happened.
+type Status struct {
+	Name                 string
+	State                State
+	Pending              []string // names of certificates that it is to be told of
+	LastRun, LastSuccess time.Time
+	Runs                 int // that have succeeded
+	Failures             int // since the last success
+	Next                 time.Time
+	Err                  *Failure // of the last try
+}
+
+// Report says how things are now, in the order of the hooks.
+func (q *Queue) Report() (all []Status) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := time.Now()
+	for _, l := range q.lines {
+		s := Status{Name: l.Name, State: Idle, LastRun: l.Tried, LastSuccess: l.Succeeded, Runs: l.Runs, Failures: l.Failures}
+		for _, o := range l.owed {
+			s.Pending = append(s.Pending, o.Name)
+		}
+		slices.Sort(s.Pending)
+		s.Pending = slices.Compact(s.Pending)
+		if at, ok := q.next(l, now); ok {
+			s.State, s.Next = Waiting, at
+			if at.Before(now) {
+				s.Next = now
+			}
+		}
+		if l.Failures > 0 {
+			s.State, s.Err = Failing, &Failure{l.Fact, l.Hint}
+		}
+		if l.flying {
+			s.State = Running
+		}
+		all = append(all, s)
+	}
+	return all
+}

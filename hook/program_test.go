@@ -1,0 +1,142 @@
+package hook
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "hold" {
+		os.Exit(hold(os.Args[2]))
+	}
+	os.Exit(m.Run())
+}
+
+// hold traces a process until the end of its own input. Meanwhile that process may be killed, but its parent hears
+// nothing of its end: to the parent it is as one that waits in the kernel.
+func hold(process string) int {
+	runtime.LockOSThread() // who traces is a thread
+	pid, err := strconv.Atoi(process)
+	if err == nil {
+		err = unix.PtraceSeize(pid)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("held")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return 0
+}
+
+// overdue is a context that ends as one does whose time is over.
+type overdue struct{ context.Context }
+
+func (o overdue) Err() error {
+	if o.Context.Err() != nil {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// A process that not even SIGKILL ends keeps nobody waiting, and is not run again while it is there.
+func TestProgramThatCannotBeKilledIsLeftAndNotRunBeside(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to trace a process")
+	}
+	t.Parallel()
+	r, _ := scribe()
+	file := filepath.Join(t.TempDir(), "pid")
+	if err := syscall.Mkfifo(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stuck := Program{Argv: []string{"/bin/sh", "-c", `test -e "$0.free" && exit; echo $$ > "$0"; exec sleep 1000`, file}}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.programs.Run(overdue{ctx}, stuck) }()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := strings.TrimSpace(string(text))
+	holder := exec.Command(os.Args[0], "hold", pid)
+	input, err := holder.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	output, err := holder.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(output).ReadString('\n'); line != "held\n" {
+		t.Fatal(line, err)
+	}
+	cancel()
+	fact := "/bin/sh has not ended in time, and cannot be killed: process " + pid + " waits in the kernel"
+	refused := func(err error) bool {
+		var e *Error
+		return errors.As(err, &e) && e.Fact == fact && e.Hint != ""
+	}
+	if err := <-ended; !refused(err) {
+		t.Error(err)
+	}
+	within, over := context.WithTimeout(t.Context(), 10*time.Second) // or it would wait for a reader
+	defer over()
+	if err := r.programs.Run(within, stuck); !refused(err) {
+		t.Error("it is run beside the one that is there:", err)
+	}
+	if err := r.programs.Run(t.Context(), Program{Argv: []string{"/bin/true"}}); err != nil {
+		t.Error("another one:", err)
+	}
+	if n, err := strconv.Atoi(pid); err != nil || unix.Kill(n, 0) != nil {
+		t.Error("its number may become another's")
+	}
+
+	if err := os.WriteFile(file+".free", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	input.Close()
+	if err := holder.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if err = r.programs.Run(t.Context(), stuck); err == nil || time.Now().After(end) {
+			break
+		}
+	}
+	if err != nil {
+		t.Error("it has ended, and is not run again:", err)
+	}
+}
+
+func TestProgramIsGivenItsInput(t *testing.T) {
+	r, _ := scribe()
+	input := []byte(strings.Repeat("0123456789abcdef", 64<<10))
+	file := filepath.Join(t.TempDir(), "input")
+	if err := r.programs.Run(t.Context(), Program{Argv: []string{"/bin/sh", "-c", `cat > "$0"`, file}, Input: input}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(file); err != nil || string(got) != string(input) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if err := r.programs.Run(t.Context(), Program{Argv: []string{"/bin/true"}, Input: input}); err != nil {
+		t.Error("one that does not read it:", err)
+	}
+}
