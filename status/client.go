@@ -40,6 +40,15 @@ func (c *Client) Report(ctx context.Context) (r Report, err error) {
 	return r, err
 }
 
+// Await asks how things are when there is nothing to wait for any more, or after so long.
+// A kvfs that cannot wait answers at once.
+func (c *Client) Await(ctx context.Context, most time.Duration) (r Report, err error) {
+	ctx, cancel := context.WithTimeout(ctx, most+reportPatience)
+	defer cancel()
+	err = c.do(ctx, http.MethodGet, "/status?"+url.Values{"wait": {most.String()}}.Encode(), &r)
+	return r, err
+}
+
 // Refresh polls the named certificates now, or all. A name that no certificate
 // has is an *UnknownError.
 func (c *Client) Refresh(ctx context.Context, names []string) (done []Refreshed, err error) {

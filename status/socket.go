@@ -18,6 +18,9 @@ import (
 // methods are called from many goroutines.
 type Service interface {
 	Report() Report
+	// Await returns when there is nothing to wait for any more, since Ready has nothing to
+	// say or the initial sync has failed, or when ctx ends.
+	Await(ctx context.Context)
 	// Refresh polls the named certificates now, all if there is no name, and
 	// reports on those when that is done. An unknown name is an *UnknownError.
 	Refresh(ctx context.Context, names []string) ([]Refreshed, error)
@@ -215,6 +218,11 @@ func privateDir(dir string) error {
 func (s *Server) Serve(ctx context.Context, service Service) error {
 	mux := newMux(service)
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		if most, err := time.ParseDuration(r.URL.Query().Get("wait")); err == nil {
+			waiting, cancel := context.WithTimeout(r.Context(), most)
+			service.Await(waiting)
+			cancel()
+		}
 		reply(w, http.StatusOK, service.Report())
 	})
 	mux.HandleFunc("POST /refresh", func(w http.ResponseWriter, r *http.Request) {

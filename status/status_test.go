@@ -19,6 +19,8 @@ func (s service) Report() Report {
 	return Report{State: Ready, Certificates: []Certificate{{URL: "https://contoso-web.vault.azure.net/secrets/www", NextPoll: Time(time.Unix(1e9, 5))}}}
 }
 
+func (s service) Await(ctx context.Context) { <-ctx.Done() }
+
 func (s service) Refresh(_ context.Context, names []string) ([]Refreshed, error) {
 	if slices.Contains(names, "nosuch") {
 		return nil, &UnknownError{Name: "nosuch"}
@@ -80,6 +82,10 @@ func TestClientAndService(t *testing.T) {
 	r, err := c.Report(t.Context())
 	if err != nil || r.State != Ready || len(r.Certificates) != 1 || !r.Certificates[0].NextPoll.Equal(time.Unix(1e9, 0)) {
 		t.Errorf("%+v %v", r, err)
+	}
+	began := time.Now() // the service waits for as long as it may
+	if r, err := c.Await(t.Context(), 20*time.Millisecond); err != nil || r.State != Ready || time.Since(began) < 20*time.Millisecond {
+		t.Errorf("%+v %v after %v", r, err, time.Since(began))
 	}
 	if done, err := c.Refresh(t.Context(), []string{"www"}); err != nil || len(done) != 1 || done[0].New != "2" {
 		t.Errorf("%+v %v", done, err)

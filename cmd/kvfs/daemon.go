@@ -46,6 +46,9 @@ const (
 	manyCertificates = 3000
 )
 
+// tidyPause is how long nothing has happened when memory is given back.
+const tidyPause = 2 * time.Second
+
 // daemon is a kvfs that serves.
 type daemon struct {
 	*kept
@@ -70,6 +73,10 @@ type daemon struct {
 	published atomic.Bool
 	// announced is set when kvfs is ready for those who wait for certificates.
 	announced atomic.Bool
+	// progress is made when stores are visible and when something was published.
+	progress broadcast
+	// spent is memory for a report, or a publication, of which next to nothing is needed any more.
+	spent broadcast
 	// news come when something was published, or other settings are in force.
 	news chan struct{}
 	// reloads are wishes to read the settings again; each gets an answer.
@@ -350,6 +357,7 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 		return err
 	}
 	d.shown.Store(true)
+	d.progress.signal()
 	visible()
 	if d.app.server.unit == "" {
 		d.tell(d.client.Ready()) // a keeper of ours is told that this process answers
@@ -400,8 +408,9 @@ func (d *daemon) announce(first bool, ready func()) {
 	}
 }
 
-// economize gives back what loading the certificates needed more. With many of them it
-// saves from the start: what stays lies among what does not, and keeps its pages.
+// economize gives back what loading the certificates needed more, and later what reports
+// and publications did. With many of them it saves from the start: what stays lies among
+// what does not, and keeps its pages.
 func (d *daemon) economize(ctx context.Context) {
 	save := func() {
 		if os.Getenv("GOGC") == "" {
@@ -417,10 +426,19 @@ func (d *daemon) economize(ctx context.Context) {
 		return
 	}
 	save()
+	for visible := d.progress.next(); !d.shown.Load(); visible = d.progress.next() { // which needs as much
+		select {
+		case <-visible:
+		case <-ctx.Done():
+			return
+		}
+	}
 	if err := d.fs.Trim(); err != nil { // it is as good as before
 		d.log.Warn("the image needs more memory than it should", "err", err)
 	}
-	debug.FreeOSMemory()
+	for spent, ok := d.spent.next(), true; ok; spent, ok = d.spent.rest(ctx, spent, tidyPause) {
+		debug.FreeOSMemory()
+	}
 }
 
 // begin makes the stores visible, at once if all is known from before, and waits for the first poll, but not for

@@ -57,6 +57,8 @@ func (d *daemon) newHooks() *hook.Runner {
 func (d *daemon) lookAtHooks() {
 	d.published.Store(true)
 	d.hooks.Look()
+	d.progress.signal()
+	d.spent.signal()
 }
 
 // lookAgain is called when real files have been written.

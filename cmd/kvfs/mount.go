@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"os/user"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 
@@ -113,6 +114,7 @@ the server, or below the one that a server sends over the socket on standard inp
 				return err
 			}
 			defer dir.Close()
+			debug.FreeOSMemory() // what starting needed: it waits most of its life
 			if err := fs.RunPublisher(dir, a.stdin, a.stdout); err != nil {
 				return fmt.Errorf("publisher: %w", err)
 			}

@@ -18,6 +18,7 @@ import (
 
 // Report is the answer to `kvfs status`.
 func (d *daemon) Report() status.Report {
+	defer d.spent.signal()
 	r, synced, now := d.figures()
 	d.mu.Lock()
 	unknown := d.unknown // replaced as a whole

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -42,6 +43,7 @@ func (a *app) mount(ctx context.Context, o origin, args []string) error {
 	}
 	a.serves = true
 	a.log().Configure(a.localLog(o.logOf()))
+	debug.FreeOSMemory() // of a large document next to nothing was kept, and nothing else is to come
 	k, err := newKeeper(a, a.serverArgs(o, args), os.Stderr, nil)
 	if err != nil {
 		return err
@@ -53,6 +55,7 @@ func (a *app) mount(ctx context.Context, o origin, args []string) error {
 	go func() {
 		for range reload {
 			a.log().Configure(a.localLog(o.logOf()))
+			debug.FreeOSMemory()
 			k.Reload()
 		}
 	}()

@@ -15,10 +15,14 @@ import (
 	kvsync "kvfs/sync"
 )
 
-// How long wait goes without asking, at first and at most.
 const (
+	// How long wait goes without asking where nobody answers, or at once, at first and at most.
 	waitFirst = 10 * time.Millisecond
 	waitMost  = 500 * time.Millisecond
+	// awaitMost is how long it lets a kvfs wait for it: what it then says at its end is not older.
+	awaitMost = 5 * time.Second
+	// awaitLook is when Await looks again if nothing has happened: an initial sync may fail by the clock.
+	awaitLook = time.Second
 )
 
 func (a *app) waitCommand() *cobra.Command {
@@ -50,14 +54,20 @@ Fails when the time is over.`,
 	return cmd
 }
 
-// wait asks until the answer is that kvfs is ready. Nobody tells when a socket appears
-// in a directory that may not exist yet, so it asks less and less often.
+// wait asks until the answer is that kvfs is ready, which it gives when it is. Nobody tells
+// when a socket appears in a directory that may not exist yet, so it asks less and less often.
 func (a *app) wait(ctx context.Context, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	end := time.Now().Add(timeout)
+	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	client, last, failed := status.NewClient(a.socket), error(nil), (*failure)(nil)
 	for pause := waitFirst; ; pause = min(2*pause, waitMost) {
-		r, err := client.Report(ctx)
+		var most time.Duration // the first answer comes at once: there may be no time for another
+		if last != nil {
+			most = min(awaitMost, time.Until(end)*9/10)
+		}
+		asked := time.Now()
+		r, err := client.Await(ctx, most)
 		if err == nil {
 			err = unready(r)
 		}
@@ -76,7 +86,7 @@ func (a *app) wait(ctx context.Context, timeout time.Duration) error {
 			f := asFailure(last)
 			f.code, f.kind, f.fact = exitFailed, "timeout", fmt.Sprintf("%s, after %v", f.fact, timeout)
 			return f
-		case <-time.After(pause):
+		case <-time.After(pause - time.Since(asked)): // at once if it has waited
 		}
 	}
 }
@@ -127,4 +137,26 @@ func lacking(r status.Report) error {
 	i := r.InitialSync
 	return fail(exitFailed, initialFailed, cmp.Or(hint, "see kvfs status"), "%d of %d certificates available after %d %s: %s",
 		i.Available, i.Total, i.Try, plural(i.Try, "try", "tries"), strings.Join(facts, "; "))
+}
+
+// Await returns when kvfs wait need not wait any more.
+func (d *daemon) Await(ctx context.Context) {
+	for {
+		changed, failed := d.progress.next(), (*failure)(nil)
+		if d.shown.Load() { // else there is no need to ask
+			err := unready(d.Figures())
+			if err == nil || errors.As(err, &failed) && failed.kind == initialFailed {
+				return
+			}
+		}
+		look := time.NewTimer(awaitLook)
+		select {
+		case <-changed:
+		case <-look.C:
+		case <-ctx.Done():
+		}
+		if look.Stop(); ctx.Err() != nil {
+			return
+		}
+	}
 }
