@@ -123,6 +123,9 @@ func (r *reader) survey(want []Certificate) error {
 			r.take(f, name)
 		}
 	}
+	if _, err := r.sys.lstat("archive"); errors.Is(err, unix.ENOENT) {
+		return nil
+	}
 	for base := range r.files {
 		versions, _ := r.sys.list(path.Join("archive", base), mostNames) // mostly there is none
 		for _, version := range versions {
@@ -154,6 +157,9 @@ func (r *reader) take(f versionFile, name string) {
 // lastGood puts together what there is of a certificate.
 func (r *reader) lastGood(c Certificate) (good LastGood) {
 	versions := r.files[c.base()]
+	if len(versions) == 0 { // of most of thousands, at a first start
+		return good
+	}
 	good.Current = r.current(c, versions)
 	order, luma, keyed := r.byAge(versions), r.luma(c), false
 	for _, pieces := range versions {

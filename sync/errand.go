@@ -98,9 +98,7 @@ func (c *certificate) need(now time.Time, all bool) (e need, due time.Time, ok b
 // send begins errands, the urgent ones first. A vault that does not answer polls is
 // asked nothing more.
 func (r *runner) send(ctx context.Context) {
-	select {
-	case <-r.ready:
-	default:
+	if !r.begun() {
 		return
 	}
 	r.sent = time.Now()
@@ -127,6 +125,16 @@ func (r *runner) send(ctx context.Context) {
 				return nil
 			})
 		}
+	}
+}
+
+// begun tells whether every certificate was tried once: errands come after that.
+func (r *runner) begun() bool {
+	select {
+	case <-r.ready:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -132,7 +132,7 @@ func (r *runner) launch(ctx context.Context) {
 	}
 	for _, c := range due {
 		switch {
-		case len(r.flying) == cap(r.outcomes):
+		case len(r.flying) == cap(r.outcomes), r.allFull():
 			return
 		case r.covered(c), !r.admits(c, now), r.list(ctx, c, now):
 			continue
@@ -147,6 +147,17 @@ func (r *runner) launch(ctx context.Context) {
 			return nil
 		})
 	}
+}
+
+// allFull tells whether no vault has room for another try. One that was never asked is
+// not known yet, and not full.
+func (r *runner) allFull() bool {
+	for lane, used := range r.used {
+		if l := r.lanes[lane]; used && (l == nil || l.host.flying < l.host.room) {
+			return false
+		}
+	}
+	return true
 }
 
 // respecInterval bounds how often the settings are asked how things are shown, which
@@ -226,9 +237,11 @@ func (r *runner) wake() time.Time {
 		sooner(l.until)
 	}
 	sooner(r.thirst)
-	for _, c := range r.certs {
-		if _, due, ok := c.need(r.sent, r.settings.Keep == KeepAll); ok && due.After(r.sent) && due.Before(at) {
-			at = due
+	if r.begun() {
+		for _, c := range r.certs {
+			if _, due, ok := c.need(r.sent, r.settings.Keep == KeepAll); ok && due.After(r.sent) && due.Before(at) {
+				at = due
+			}
 		}
 	}
 	if r.dirty && !r.changing() && r.publishAt.Before(at) {

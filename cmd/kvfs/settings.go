@@ -161,9 +161,13 @@ func resolve(cfg *config.Config, served []string) {
 		return err == nil
 	}
 	cfg.Identity = cfg.Identity.Resolve(os.Getenv, exists)
+	real := map[string]string{} // of stores, which thousands may share
 	for i := range cfg.Certificates {
 		c := &cfg.Certificates[i]
-		c.Store = fs.ResolveOutside(c.Store, served)
+		if real[c.Store] == "" {
+			real[c.Store] = fs.ResolveOutside(c.Store, served)
+		}
+		c.Store = real[c.Store]
 		c.Identity = c.Identity.Resolve(os.Getenv, exists)
 	}
 }
