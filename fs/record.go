@@ -31,8 +31,6 @@ type recording struct {
 	refs    map[[32]byte]int // how those of the view change
 	texts   []*tree.Blob     // that have a record from then on
 	dirs    map[tree.ID]bool // whose time changes
-	sizing  bool             // only the room that it needs is asked for
-	blank   []byte           // in place of texts then
 	err     error
 }
 
@@ -44,7 +42,6 @@ func (v *view) recording() *recording {
 func (v *view) reserve(plan []tree.Change, beside []image.Change) error {
 	v.mu.Lock()
 	s, r := v.cur.Load(), v.recording()
-	r.sizing = true
 	r.changes = append(r.changes, beside...)
 	r.farewells(s, plan)
 	for _, c := range plan {
@@ -113,19 +110,9 @@ func (r *recording) keep(kind string, n *tree.Node) {
 	sum := n.Blob.Sum
 	r.texts = append(r.texts, n.Blob)
 	if r.v.refs[sum]+r.refs[sum] == 0 {
-		r.changes = append(r.changes, image.Change{Key: image.BlobKey(sum), Value: r.text(n.Blob)})
+		r.changes = append(r.changes, image.Change{Key: image.BlobKey(sum), Text: n.Blob})
 	}
 	r.refs[sum]++
-}
-
-func (r *recording) text(b *tree.Blob) []byte {
-	if !r.sizing {
-		return b.Bytes()
-	}
-	if size := b.Len(); len(r.blank) < size {
-		r.blank = make([]byte, size)
-	}
-	return r.blank[:b.Len()]
 }
 
 // drop takes a node out; its record stays if another one has taken its place.

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"maps"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -55,10 +55,10 @@ type Image struct {
 
 	mu    sync.Mutex
 	mem   *memory
-	seq   int             // of the file, in its name
-	at    map[string]span // what is alive
-	alive int             // bytes of that in the log
-	until int             // end of the room that Room has made, for Put
+	seq   int   // of the file, in its name
+	at    index // what is alive
+	alive int   // bytes of that in the log
+	until int   // end of the room that Room has made, for Put
 }
 
 // Borrower has bytes that a record has too, and may do with those.
@@ -87,7 +87,7 @@ const Prefix = "image."
 
 // New makes an empty image.
 func New(opts Options) (*Image, error) {
-	i := &Image{opts: opts, at: map[string]span{}}
+	i := &Image{opts: opts, at: newIndex()}
 	return i, i.move(0)
 }
 
@@ -97,7 +97,7 @@ func Open(fds map[string]int, opts Options) (*Image, error) {
 	if len(fds) == 0 {
 		return nil, errors.New("no image was kept")
 	}
-	i := &Image{opts: opts, at: map[string]span{}}
+	i := &Image{opts: opts, at: newIndex()}
 	var newest string
 	for name := range fds {
 		var n int
@@ -152,17 +152,30 @@ func (i *Image) read() error {
 // note makes a record of the log the one of its key. The caller holds mu, or is the
 // only one who knows the image.
 func (i *Image) note(r record, off int) {
-	if was, ok := i.at[r.key]; ok {
+	if was, ok := i.find(r.key); ok {
 		i.alive -= i.size(was)
 		for _, b := range was.borrowers() {
 			b.Settle()
 		}
 	}
-	delete(i.at, r.key)
-	if !r.erased {
-		i.at[r.key] = span{off: off}
-		i.alive += r.size
+	if r.erased {
+		i.at.remove(r.key, i.has)
+		return
 	}
+	i.at.set(r.key, span{off: off}, i.has)
+	i.alive += r.size
+}
+
+// find is where the record of a key is. The caller holds mu.
+func (i *Image) find(key string) (span, bool) { return i.at.find(key, i.has) }
+
+// has tells whether a record has a key.
+func (i *Image) has(s span, key string) bool { return string(i.keyOf(s)) == key }
+
+// keyOf is the key of a record, in the image's memory.
+func (i *Image) keyOf(s span) []byte {
+	size := int(binary.LittleEndian.Uint32(i.mem.bytes[s.off+8:]) &^ erased)
+	return i.mem.bytes[s.off+recordHeader:][:size]
 }
 
 func (s span) borrowers() []Borrower {
@@ -185,7 +198,7 @@ type record struct {
 	size   int
 }
 
-func sizeOf(key string, value []byte) int { return (recordHeader + len(key) + len(value) + 7) &^ 7 }
+func sizeOf(key string, value int) int { return (recordHeader + len(key) + value + 7) &^ 7 }
 
 func parse(b []byte) (record, error) {
 	if len(b) < recordHeader {
@@ -206,16 +219,20 @@ func parse(b []byte) (record, error) {
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // write puts a record at the beginning of b.
-func write(b []byte, key string, value []byte, gone bool) {
-	size := recordHeader + len(key) + len(value)
-	word := uint32(len(key))
-	if gone {
+func write(b []byte, c Change) {
+	size := recordHeader + len(c.Key) + c.len()
+	word := uint32(len(c.Key))
+	if c.erases() {
 		word |= erased
 	}
 	binary.LittleEndian.PutUint32(b, uint32(size))
 	binary.LittleEndian.PutUint32(b[8:], word)
-	copy(b[recordHeader:], key)
-	copy(b[recordHeader+len(key):], value)
+	copy(b[recordHeader:], c.Key)
+	if value := b[recordHeader+len(c.Key) : size]; c.Text != nil {
+		c.Text.CopyTo(value)
+	} else {
+		copy(value, c.Value)
+	}
 	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(b[8:size], castagnoli))
 }
 
@@ -223,8 +240,27 @@ func write(b []byte, key string, value []byte, gone bool) {
 // more.
 type Change struct {
 	Key   string
-	Value []byte // nil: the record goes
+	Value []byte // nil: the record goes, unless there is a Text
+	Text  Text   // in place of Value
 }
+
+// Text is a value that its owner writes where it is to be: large ones are not to be in
+// memory a second time for that.
+type Text interface {
+	Len() int // always the same
+	CopyTo(to []byte)
+}
+
+func (c Change) erases() bool { return c.Value == nil && c.Text == nil }
+
+func (c Change) len() int {
+	if c.Text != nil {
+		return c.Text.Len()
+	}
+	return len(c.Value)
+}
+
+func (c Change) size() int { return sizeOf(c.Key, c.len()) }
 
 // Put makes changes, all of them or, if there is an error, none: whoever opens the
 // image after a death sees that too.
@@ -264,12 +300,12 @@ func (i *Image) end() int { return int(i.header().end.Load()) }
 func (i *Image) append(end int, changes []Change) {
 	at := end
 	for _, c := range changes {
-		write(i.mem.bytes[at:], c.Key, c.Value, c.Value == nil)
-		at += sizeOf(c.Key, c.Value)
+		write(i.mem.bytes[at:], c)
+		at += c.size()
 	}
 	i.header().end.Store(uint64(at)) // from here on all of it is valid
 	for _, c := range changes {
-		r := record{key: c.Key, erased: c.Value == nil, size: sizeOf(c.Key, c.Value)}
+		r := record{key: c.Key, erased: c.erases(), size: c.size()}
 		i.note(r, end)
 		end += r.size
 	}
@@ -278,7 +314,7 @@ func (i *Image) append(end int, changes []Change) {
 // Sizes is the room that changes take, in bytes.
 func Sizes(changes ...Change) (n int) {
 	for _, c := range changes {
-		n += sizeOf(c.Key, c.Value)
+		n += c.size()
 	}
 	return n
 }
@@ -325,16 +361,16 @@ func (i *Image) move(need int) error {
 	if err != nil {
 		return err
 	}
-	next := &Image{opts: i.opts, mem: mem, seq: i.seq + 1, at: make(map[string]span, len(i.at))}
+	next := &Image{opts: i.opts, mem: mem, seq: i.seq + 1}
 	h := next.header()
 	h.magic, h.format = magic, format
 	off := headerSize
-	for key, s := range i.at {
-		size := i.size(s)
-		copy(mem.bytes[off:], i.mem.bytes[s.off:s.off+size])
-		next.at[key] = span{off, s.lent}
+	next.at = i.at.moved(func(s span) span {
+		size, to := i.size(s), off
+		copy(mem.bytes[to:], i.mem.bytes[s.off:s.off+size])
 		off += size
-	}
+		return span{to, s.lent}
+	})
 	h.end.Store(uint64(off))
 	if i.opts.Keep != nil {
 		if err := i.opts.Keep(next.name(), mem.fd); err != nil {
@@ -343,20 +379,20 @@ func (i *Image) move(need int) error {
 		}
 	}
 	i.mem, i.seq, i.at = mem, next.seq, next.at
-	for key, s := range i.at {
+	for s := range i.at.all() {
 		for _, b := range s.borrowers() {
-			b.Move(i.value(key, s), mem)
+			b.Move(i.value(s), mem)
 		}
 	}
 	return nil
 }
 
-// Trim gives back the memory of what is there no more, if that is an eighth of all. It
-// takes back what Reserve has promised.
+// Trim gives back the memory of what is there no more, if that is some of all. It takes back
+// what Reserve has promised.
 func (i *Image) Trim() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if end := i.end(); end-i.alive < end/8 || end < minimum {
+	if end := i.end(); end-i.alive < end/32 || end < minimum {
 		return nil
 	}
 	i.until = 0
@@ -369,14 +405,14 @@ func (i *Image) Trim() error {
 func (i *Image) Lend(key string, to Borrower) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	s, ok := i.at[key]
+	s, ok := i.find(key)
 	if !ok {
 		return false
 	}
 	if all := s.borrowers(); !slices.Contains(all, to) {
 		all = append(all, to)
-		i.at[key] = span{s.off, &all}
-		to.Move(i.value(key, s), i.mem)
+		i.at.set(key, span{s.off, &all}, i.has)
+		to.Move(i.value(s), i.mem)
 	}
 	return true
 }
@@ -385,26 +421,26 @@ func (i *Image) Lend(key string, to Borrower) bool {
 func (i *Image) Get(key string) ([]byte, bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	s, ok := i.at[key]
+	s, ok := i.find(key)
 	if !ok {
 		return nil, false
 	}
-	return slices.Clone(i.value(key, s)), true
+	return slices.Clone(i.value(s)), true
 }
 
 // value of a record, in the image's memory.
-func (i *Image) value(key string, s span) []byte {
+func (i *Image) value(s span) []byte {
 	end := s.off + int(binary.LittleEndian.Uint32(i.mem.bytes[s.off:]))
-	return i.mem.bytes[s.off+recordHeader+len(key) : end : end]
+	return i.mem.bytes[s.off+recordHeader+len(i.keyOf(s)) : end : end]
 }
 
 // All are copies of the records whose keys begin with a prefix, in order of the keys.
 func (i *Image) All(prefix string) iter.Seq2[string, []byte] {
 	i.mu.Lock()
 	var keys []string
-	for key := range i.at {
-		if strings.HasPrefix(key, prefix) {
-			keys = append(keys, key)
+	for s := range i.at.all() {
+		if key := i.keyOf(s); bytes.HasPrefix(key, []byte(prefix)) {
+			keys = append(keys, string(key))
 		}
 	}
 	i.mu.Unlock()
@@ -428,7 +464,7 @@ type Stats struct {
 func (i *Image) Stats() Stats {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return Stats{Records: len(i.at), Bytes: i.alive, Size: len(i.mem.bytes), Secret: i.mem.secret}
+	return Stats{Records: i.at.len(), Bytes: i.alive, Size: len(i.mem.bytes), Secret: i.mem.secret}
 }
 
 // Close forgets this process's hold on the image; whoever keeps it keeps it, and what

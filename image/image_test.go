@@ -111,7 +111,7 @@ func TestSuccessorFindsWhatWasPut(t *testing.T) {
 	}
 	alive := 0
 	for key, value := range want {
-		alive += sizeOf(key, []byte(value))
+		alive += sizeOf(key, len(value))
 	}
 	if st := i.Stats(); st.Bytes != alive || st.Records != len(want) || st.Size > headerSize+8*alive+minimum {
 		t.Errorf("%+v, want %d bytes alive of %d records", st, alive, len(want))
@@ -130,9 +130,9 @@ func TestDeathWhileWriting(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer i.Close()
-	put(t, i, Change{"a", []byte("old")}, Change{"b", []byte("old")})
+	put(t, i, Change{Key: "a", Value: []byte("old")}, Change{Key: "b", Value: []byte("old")})
 	was := bytes.Clone(i.mem.bytes)
-	put(t, i, Change{"a", []byte("new")}, Change{"b", nil}, Change{"c", []byte("new")})
+	put(t, i, Change{Key: "a", Value: []byte("new")}, Change{Key: "b", Value: nil}, Change{Key: "c", Value: []byte("new")})
 	is := bytes.Clone(i.mem.bytes)
 	for cut := headerSize; cut <= headerSize+400; cut++ {
 		// What is written up to here, with the length of before.
@@ -168,11 +168,11 @@ func TestDeathWhileFilesChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, i, Change{"a", []byte("old")})
-	if err := i.Reserve(Change{"a", make([]byte, 2*minimum)}); err == nil {
+	put(t, i, Change{Key: "a", Value: []byte("old")})
+	if err := i.Reserve(Change{Key: "a", Value: make([]byte, 2*minimum)}); err == nil {
 		t.Fatal("the keeper's error is lost")
 	}
-	if err := i.Put(Change{"a", []byte("new")}); err != nil {
+	if err := i.Put(Change{Key: "a", Value: []byte("new")}); err != nil {
 		t.Fatal(err)
 	}
 	i.Close()
@@ -205,15 +205,15 @@ func TestKeeperRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer i.Close()
-	put(t, i, Change{"a", []byte("good")})
+	put(t, i, Change{Key: "a", Value: []byte("good")})
 	refuse = true
-	if err := i.Reserve(Change{"b", make([]byte, 2*minimum)}); err == nil {
+	if err := i.Reserve(Change{Key: "b", Value: make([]byte, 2*minimum)}); err == nil {
 		t.Fatal("no error")
 	}
-	if err := i.Put(Change{"b", make([]byte, 2*minimum)}); !errors.Is(err, ErrFull) {
+	if err := i.Put(Change{Key: "b", Value: make([]byte, 2*minimum)}); !errors.Is(err, ErrFull) {
 		t.Error(err)
 	}
-	put(t, i, Change{"c", []byte("good")})
+	put(t, i, Change{Key: "c", Value: []byte("good")})
 	if got := contents(i); !maps.Equal(got, map[string]string{"a": "good", "c": "good"}) {
 		t.Error(got)
 	}
@@ -235,7 +235,7 @@ func TestDamagedImageIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer i.Close()
-			put(t, i, Change{"a", []byte("some content")})
+			put(t, i, Change{Key: "a", Value: []byte("some content")})
 			damage(i.mem.bytes)
 			if s, err := k.successor(); err == nil {
 				t.Error("taken over:", contents(s))
@@ -262,7 +262,7 @@ func TestEnterLeavesWhatIsReserved(t *testing.T) {
 	if err := i.Reserve(plan...); err != nil {
 		t.Fatal(err)
 	}
-	fits := i.Stats().Size/sizeOf("other0", text) - 10 // nearly all that the file has, without those
+	fits := i.Stats().Size/sizeOf("other0", len(text)) - 10 // nearly all that the file has, without those
 	for n := range fits {
 		if err := i.Enter(Change{Key: fmt.Sprint("other", n), Value: text}); err != nil {
 			t.Fatal(err)
@@ -277,3 +277,61 @@ func TestEnterLeavesWhatIsReserved(t *testing.T) {
 		}
 	}
 }
+
+// Keys of one hash are told apart, whichever of them goes.
+func TestKeysThatClash(t *testing.T) {
+	k := newKeeper(t)
+	i, err := New(k.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	i.at.hash = func(key string) uint64 { return uint64(len(key)) }
+	want := map[string]string{}
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 3000 {
+		key := fmt.Sprintf("%02d", random.IntN(30))
+		if random.IntN(3) > 0 {
+			want[key] = fmt.Sprint(random.IntN(1000))
+			put(t, i, Change{Key: key, Value: []byte(want[key])})
+		} else {
+			delete(want, key)
+			put(t, i, Change{Key: key})
+		}
+		if random.IntN(100) == 0 {
+			if err := i.Trim(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		key = fmt.Sprintf("%02d", random.IntN(30))
+		is, there := want[key]
+		if got, ok := i.Get(key); ok != there || string(got) != is {
+			t.Fatalf("%s is %q, want %q", key, got, is)
+		}
+	}
+	if got := contents(i); !maps.Equal(got, want) || i.Stats().Records != len(want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// A text is written by its owner, and is a record as any other.
+func TestTextIsARecord(t *testing.T) {
+	i, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	put(t, i, Change{Key: "a", Text: text("written by its owner")}, Change{Key: "empty", Text: text("")}, Change{Key: "b", Value: []byte("b")})
+	if got := contents(i); !maps.Equal(got, map[string]string{"a": "written by its owner", "empty": "", "b": "b"}) {
+		t.Error(got)
+	}
+	put(t, i, Change{Key: "a"})
+	if got := contents(i); len(got) != 2 {
+		t.Error(got)
+	}
+}
+
+type text string
+
+func (t text) Len() int         { return len(t) }
+func (t text) CopyTo(to []byte) { copy(to, t) }

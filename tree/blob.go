@@ -45,6 +45,13 @@ func (b *Blob) Len() int { return len(b.text.Load().bytes) }
 // Bytes is a copy of the text.
 func (b *Blob) Bytes() []byte { return b.part(0, b.Len()) }
 
+// CopyTo copies the text to a place that has room for it.
+func (b *Blob) CopyTo(to []byte) {
+	t := b.text.Load()
+	copy(to, t.bytes)
+	runtime.KeepAlive(t)
+}
+
 func (b *Blob) part(off, size int) []byte {
 	t := b.text.Load()
 	part := append([]byte{}, t.bytes[off:off+size]...)
