@@ -26,12 +26,12 @@ func (l List) ExplainOwnedBy(owner, uid uint32, gids []uint32) Decision {
 		return Decision{true, "owner of the file"}
 	case uid == 0:
 		return Decision{true, "root, by capability"}
-	case contains(l.uids, uid):
+	case contains(l.users(), uid):
 		// A named user is decided here, before any group is looked at (acl(5), access check algorithm).
 		return Decision{true, fmt.Sprintf("named user %d", uid)}
 	}
 	for _, gid := range gids {
-		if contains(l.gids, gid) {
+		if contains(l.groups(), gid) {
 			return Decision{true, fmt.Sprintf("member of group %d", gid)}
 		}
 	}

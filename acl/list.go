@@ -15,14 +15,39 @@ const noID = 1<<32 - 1
 // List is a resolved access list: who besides the owner may read a file. The zero List admits nobody. Lists are
 // immutable and may be shared between goroutines; compare them with Equal.
 type List struct {
-	// Sorted, unique, never noID. Never written after NewList.
-	uids, gids []uint32
+	_         [0]func() // what is equal may be two in memory: see Equal
+	*admitted           // nil: nobody. Thousands of files share one.
 }
+
+// admitted ids are sorted, unique, and never noID. They are never written after NewList.
+type admitted struct{ uids, gids []uint32 }
 
 // NewList returns the list that admits these users and the members of these groups. Order and repetition do not
 // matter. The id 4294967295 is nobody's and is left out.
 func NewList(uids, gids []uint32) List {
-	return List{uids: idSet(uids), gids: idSet(gids)}
+	return newList(idSet(uids), idSet(gids))
+}
+
+func newList(uids, gids []uint32) (l List) {
+	if len(uids)+len(gids) > 0 {
+		l.admitted = &admitted{uids, gids}
+	}
+	return l
+}
+
+// users and groups are not to be written to.
+func (l List) users() []uint32 {
+	if l.admitted == nil {
+		return nil
+	}
+	return l.uids
+}
+
+func (l List) groups() []uint32 {
+	if l.admitted == nil {
+		return nil
+	}
+	return l.gids
 }
 
 func idSet(ids []uint32) []uint32 {
@@ -36,22 +61,22 @@ func idSet(ids []uint32) []uint32 {
 }
 
 // Users returns the ids of the admitted users in ascending order. The slice is the caller's own.
-func (l List) Users() []uint32 { return slices.Clone(l.uids) }
+func (l List) Users() []uint32 { return slices.Clone(l.users()) }
 
 // Groups returns the ids of the admitted groups in ascending order. The slice is the caller's own.
-func (l List) Groups() []uint32 { return slices.Clone(l.gids) }
+func (l List) Groups() []uint32 { return slices.Clone(l.groups()) }
 
 // Empty reports whether nobody but the owner may read.
-func (l List) Empty() bool { return len(l.uids) == 0 && len(l.gids) == 0 }
+func (l List) Empty() bool { return l.admitted == nil }
 
 // Equal reports whether both lists admit the same users and groups.
 func (l List) Equal(other List) bool {
-	return slices.Equal(l.uids, other.uids) && slices.Equal(l.gids, other.gids)
+	return slices.Equal(l.users(), other.users()) && slices.Equal(l.groups(), other.groups())
 }
 
 // Union returns the list that admits whom either list admits.
 func (l List) Union(other List) List {
-	return NewList(slices.Concat(l.uids, other.uids), slices.Concat(l.gids, other.gids))
+	return NewList(slices.Concat(l.users(), other.users()), slices.Concat(l.groups(), other.groups()))
 }
 
 // Intersect returns the list that admits whom both lists admit by name: a user of
@@ -60,12 +85,12 @@ func (l List) Intersect(other List) List {
 	both := func(a, b []uint32) []uint32 {
 		return slices.DeleteFunc(slices.Clone(a), func(id uint32) bool { return !contains(b, id) })
 	}
-	return List{uids: both(l.uids, other.uids), gids: both(l.gids, other.gids)}
+	return newList(both(l.users(), other.users()), both(l.groups(), other.groups()))
 }
 
 // Check returns an error if the list has more than MaxEntries entries and therefore cannot be given to the kernel.
 func (l List) Check() error {
-	if n := len(l.uids) + len(l.gids); n > MaxEntries {
+	if n := len(l.users()) + len(l.groups()); n > MaxEntries {
 		return fmt.Errorf("the access list has %d users and groups, more than the %d the kernel can ask for", n, MaxEntries)
 	}
 	return nil

@@ -42,14 +42,14 @@ func (l List) XAttr() []byte {
 	if l.Empty() {
 		return nil
 	}
-	b := make([]byte, 0, xattrHeader+xattrEntry*(len(l.uids)+len(l.gids)+4))
+	b := make([]byte, 0, xattrHeader+xattrEntry*(len(l.users())+len(l.groups())+4))
 	b = binary.LittleEndian.AppendUint32(b, xattrVersion)
 	b = appendEntry(b, tagOwner, permReadWrite, noID)
-	for _, uid := range l.uids {
+	for _, uid := range l.users() {
 		b = appendEntry(b, tagUser, permRead, uid)
 	}
 	b = appendEntry(b, tagOwningGroup, permNone, noID)
-	for _, gid := range l.gids {
+	for _, gid := range l.groups() {
 		b = appendEntry(b, tagGroup, permRead, gid)
 	}
 	b = appendEntry(b, tagMask, permRead, noID)

@@ -23,9 +23,9 @@ type Source struct {
 }
 
 // Key names the certificate in a tree.Spec. Sources with equal keys are fetched
-// once.
+// once. There are many copies of each of thousands, which are one in memory.
 func (s Source) Key() string {
-	return s.Ref.Key() + " " + s.Identity.Key()
+	return unique.Make(s.Ref.Key() + " " + s.Identity.Key()).Value()
 }
 
 // certificate is what is known of a source.

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -28,9 +29,10 @@ const (
 	keyInitial     = "i" // alone
 )
 
-// keptCertificate is the record of a certificate.
+// keptCertificate is the record of a certificate. Behind the JSON, which is of one line, its
+// versions follow, newest first, each with its length.
 type keptCertificate struct {
-	Versions    []json.RawMessage `json:"versions"` // newest first, as tree.Version.Encode has them
+	Versions    []json.RawMessage `json:"versions,omitempty"` // where an older kvfs had them
 	Shown       certs.Version     `json:"shown,omitempty"`
 	Latest      certs.Version     `json:"latest,omitempty"`
 	Disabled    bool              `json:"disabled,omitempty"`
@@ -108,18 +110,28 @@ func (s *Syncer) keeping(certs []*certificate, now time.Time) (changes []image.C
 func (c *certificate) encode(shown certs.Version) ([]byte, error) {
 	k := keptCertificate{Shown: shown, Latest: c.latest, Disabled: c.disabled, Warnings: c.warnings,
 		LastAttempt: c.lastAttempt, LastSuccess: c.lastSuccess, Fetched: c.fetched, Mark: c.mark, ReadAt: c.readAt}
-	for _, v := range c.versions {
-		b, err := v.Encode()
-		if err != nil {
-			return nil, err
-		}
-		k.Versions = append(k.Versions, b)
-	}
 	b, err := json.Marshal(k)
 	if err != nil {
 		return nil, fmt.Errorf("keeping %s: %w", c.source.Ref, err)
 	}
+	b = append(b, '\n')
+	for _, v := range c.versions {
+		b = appendSized(b, v.Encode())
+	}
 	return b, nil
+}
+
+func appendSized(b, more []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(more))), more...)
+}
+
+// cutSized is the first of what appendSized has put there, and the rest.
+func cutSized(b []byte) (first, rest []byte, err error) {
+	size, n := binary.Uvarint(b)
+	if n <= 0 || size > uint64(len(b)-n) {
+		return nil, nil, errors.New("its record is cut off")
+	}
+	return b[n : n+int(size)], b[n+int(size):], nil
 }
 
 // sources are the texts of versions in memory that no file of the tree shows, one
@@ -130,7 +142,7 @@ func (c *certificate) sources() (all []byte) {
 	}
 	for _, v := range c.versions {
 		if text := v.Source(); text != nil {
-			all = append(binary.AppendUvarint(all, uint64(text.Len())), text.Bytes()...)
+			all = appendSized(all, text.Bytes())
 		}
 	}
 	return all
@@ -155,19 +167,26 @@ func (s *Syncer) recall(src Source) *certificate {
 
 func (s *Syncer) decode(src Source, b []byte) (*certificate, error) {
 	var k keptCertificate
+	b, versions, _ := bytes.Cut(b, []byte("\n"))
 	if err := json.Unmarshal(b, &k); err != nil {
 		return nil, err
+	}
+	for len(versions) > 0 {
+		v, rest, err := cutSized(versions)
+		if err != nil {
+			return nil, err
+		}
+		k.Versions, versions = append(k.Versions, v), rest
 	}
 	sources := map[[32]byte]*tree.Blob{}
 	all, _ := s.opts.Image.Get(keySources + src.Key())
 	for len(all) > 0 {
-		size, n := binary.Uvarint(all)
-		if n <= 0 || size > uint64(len(all)-n) {
-			return nil, errors.New("its sources are cut off")
+		b, rest, err := cutSized(all)
+		if err != nil {
+			return nil, err
 		}
-		text := tree.NewBlob(all[n : n+int(size)])
-		sources[text.Sum] = text
-		all = all[n+int(size):]
+		text := tree.NewBlob(b)
+		sources[text.Sum], all = text, rest
 	}
 	blob := func(sum [32]byte) *tree.Blob {
 		if text := sources[sum]; text != nil {
@@ -214,11 +233,7 @@ func (s *Syncer) cached(key string, v *tree.Version, held bool) {
 	}
 	change := image.Change{Key: keyCached + key}
 	if held {
-		var err error
-		if change.Value, err = v.EncodeWhole(); err != nil {
-			s.log.Warn("an older version is not kept", "err", err)
-			return
-		}
+		change.Value = v.EncodeWhole()
 	}
 	if err := s.opts.Image.Enter(change); err != nil {
 		s.log.Warn("an older version is not kept", "err", err)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"kvfs/certs"
 	"kvfs/vault"
@@ -55,7 +56,7 @@ type mark struct {
 }
 
 func markOf(s *vault.Secret) mark {
-	return mark{s.ContentType, s.Enabled, s.Created, s.Updated, s.NotBefore, s.Expires}
+	return mark{unique.Make(s.ContentType).Value(), s.Enabled, s.Created, s.Updated, s.NotBefore, s.Expires}
 }
 
 // shows tells whether a listing shows what the mark was made of.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -92,7 +93,7 @@ func (b *builder) build(spec Spec, shown func(certificate string) Shown) (*Snaps
 
 func (b *builder) show(e *Entry, all Shown) error {
 	b.entry = e
-	return showing{e, b, b.store(e.Store)}.show(all)
+	return showing{e, b, b.store(e.Store), e.suffixed()}.show(all)
 }
 
 // need takes down that the entry at hand needs a node.
@@ -102,6 +103,11 @@ func (b *builder) need(n *Node) *Node {
 	}
 	b.made[b.entry][n.ID] = n
 	return n
+}
+
+// madeFor are the nodes that an entry needs, in the least memory.
+func (b *builder) madeFor(e *Entry) []*Node {
+	return slices.AppendSeq(make([]*Node, 0, len(b.made[e])), maps.Values(b.made[e]))
 }
 
 func (b *builder) insert(n *Node) {

@@ -16,9 +16,9 @@ type Builder struct {
 	spec  Spec
 	shown []Shown // of each entry
 	last  *Snapshot
-	made  []map[ID]*Node // by each entry
-	refs  map[ID]int     // entries that need a directory
-	alone bool           // no file or link is made by two entries, or depends on another one's
+	made  [][]*Node  // by each entry
+	refs  map[ID]int // entries that need a directory
+	alone bool       // no file or link is made by two entries, or depends on another one's
 }
 
 // Build is the function Build.
@@ -41,20 +41,20 @@ func (b *Builder) anew(spec Spec, shown func(certificate string) Shown) (*Snapsh
 		return nil, err
 	}
 	b.spec, b.last, b.refs, b.alone = spec, s, map[ID]int{}, !c.shared
-	b.made, b.shown = make([]map[ID]*Node, len(spec.Entries)), make([]Shown, len(spec.Entries))
+	b.made, b.shown = make([][]*Node, len(spec.Entries)), make([]Shown, len(spec.Entries))
 	for i := range spec.Entries {
 		e := &spec.Entries[i]
-		b.made[i], b.shown[i] = c.made[e], shown(e.Certificate)
+		b.made[i], b.shown[i] = c.madeFor(e), shown(e.Certificate)
 		b.refer(b.made[i], 1)
 	}
-	b.refer(c.made[nil], 1) // those that are there for the stores
+	b.refer(c.madeFor(nil), 1) // those that are there for the stores
 	return s, nil
 }
 
-func (b *Builder) refer(made map[ID]*Node, by int) {
-	for id, n := range made {
+func (b *Builder) refer(made []*Node, by int) {
+	for _, n := range made {
 		if n.Kind == Dir {
-			b.refs[id] += by
+			b.refs[n.ID] += by
 		}
 	}
 }
@@ -92,14 +92,15 @@ func (b *Builder) renew(changed []int, shown func(certificate string) Shown) (*S
 		if err := c.show(e, now); err != nil {
 			return nil, false
 		}
-		for id, n := range b.made[i] {
-			if own[id] = true; c.made[e][id] == nil {
+		for _, n := range b.made[i] {
+			if own[n.ID] = true; c.made[e][n.ID] == nil {
 				gone = append(gone, n)
 			}
 		}
-		b.refer(c.made[e], 1)
+		made := c.madeFor(e)
+		b.refer(made, 1)
 		b.refer(b.made[i], -1)
-		b.made[i], b.shown[i] = c.made[e], now
+		b.made[i], b.shown[i] = made, now
 	}
 	if c.clash != nil || c.shared {
 		return nil, false

@@ -137,6 +137,23 @@ func (d *decoder) uvarint() uint64 {
 
 func (d *decoder) string() string { return string(d.bytes(d.uvarint())) }
 
+func (d *decoder) strings() (all []string) {
+	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
+		all = append(all, d.string())
+	}
+	return all
+}
+
+func (d *decoder) varint() int64 {
+	u := d.uvarint() // zigzag, as encoding/binary has it
+	return int64(u>>1) ^ -int64(u&1)
+}
+
+// time that appendTime wrote.
+func (d *decoder) time() time.Time {
+	return time.Unix(d.varint(), int64(d.uvarint())).UTC()
+}
+
 func (d *decoder) sum() (sum [32]byte) {
 	copy(sum[:], d.bytes(uint64(len(sum))))
 	return sum

@@ -194,8 +194,37 @@ type Shown struct {
 // showing makes the nodes of an entry in a store.
 type showing struct {
 	*Entry
-	b   *builder
-	dir *Node
+	b     *builder
+	dir   *Node
+	names []suffixed
+}
+
+// suffixed is the base name of an entry with a suffix.
+type suffixed struct{ suffix, name string }
+
+// suffixed are the names of an entry that are the same for all versions. They are parts of
+// one string: there are several of each of thousands, and small ones that stay, among those
+// that decoding a certificate leaves behind, would keep all their memory.
+func (e *Entry) suffixed() (names []suffixed) {
+	suffixes := []string{"", ".pem", ".keyid", ".luma"}
+	for _, f := range e.plainFiles() {
+		suffixes = append(suffixes, f.suffix)
+	}
+	base, all := e.base(), ""
+	for _, s := range suffixes {
+		all += base + s
+	}
+	for _, s := range suffixes {
+		end := len(base) + len(s)
+		names, all = append(names, suffixed{s, all[:end]}), all[end:]
+	}
+	return names
+}
+
+// with is the base name with a suffix that plainFiles have, or version 4.
+func (s showing) with(suffix string) string {
+	i := slices.IndexFunc(s.names, func(n suffixed) bool { return n.suffix == suffix })
+	return s.names[i].name
 }
 
 // show adds the nodes of an entry: the files of every version, newest first, and
@@ -276,7 +305,7 @@ func (s showing) showV3(v *Version, current bool) error {
 	if !s.has(V3) {
 		return nil
 	}
-	links := s.linked(current, s.base())
+	links := s.linked(current, s.with(""))
 	if current {
 		links = append(links, s.Links...)
 	}
@@ -289,14 +318,14 @@ func (s showing) showV4(v *Version, current bool) error {
 	}
 	name := func(suffix string) string { return fmt.Sprintf("%s.%s%s.%d", s.base(), v.ID, suffix, v.Created.Unix()) }
 	for suffix, k := range map[string]kind{".pem": fullChain, ".keyid": privateKey} {
-		if err := s.file(name(suffix), k, v, s.linked(current, s.base()+suffix)...); err != nil {
+		if err := s.file(name(suffix), k, v, s.linked(current, s.with(suffix))...); err != nil {
 			return err
 		}
 	}
 	if !current || !s.Linked {
 		return nil
 	}
-	luma := newFile(s.dir, s.base()+".luma", newContent(s.luma(v)), v.Published)
+	luma := newFile(s.dir, s.with(".luma"), newContent(s.luma(v)), v.Published)
 	luma.Public = true
 	return s.b.add(s.Entry, luma)
 }
@@ -312,7 +341,7 @@ func (s showing) showLive(v *Version, current bool) error {
 	if s.has(JKS) {
 		files["keystore.jks"] = jks
 	}
-	archive := s.b.dir(s.b.dir(s.b.dir(s.dir, "archive"), s.base()), string(v.ID))
+	archive := s.b.dir(s.b.dir(s.b.dir(s.dir, "archive"), s.with("")), string(v.ID))
 	for name, k := range files {
 		if n := s.node(archive, name, k, v); n != nil {
 			if err := s.b.add(s.Entry, n); err != nil {
@@ -324,12 +353,12 @@ func (s showing) showLive(v *Version, current bool) error {
 	if !current || !s.Linked {
 		return nil
 	}
-	return s.b.add(s.Entry, newLink(live, s.base(), fmt.Sprintf("../archive/%s/%s", s.base(), v.ID), v.Published))
+	return s.b.add(s.Entry, newLink(live, s.with(""), fmt.Sprintf("../archive/%s/%s", s.base(), v.ID), v.Published))
 }
 
 func (s showing) showPlain(v *Version, current bool) error {
 	for _, f := range s.plainFiles() {
-		if err := s.file(fmt.Sprintf("%s.%s%s", s.base(), v.ID, f.suffix), f.kind, v, s.linked(current, s.base()+f.suffix)...); err != nil {
+		if err := s.file(fmt.Sprintf("%s.%s%s", s.base(), v.ID, f.suffix), f.kind, v, s.linked(current, s.with(f.suffix))...); err != nil {
 			return err
 		}
 	}

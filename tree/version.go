@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"kvfs/certs"
 )
@@ -32,10 +33,10 @@ type Version struct {
 	names      [sha256.Size]byte // digest of what Names returns
 	thumbprint string
 	hasKey     bool
+	stub       bool
 	contents   contents
 	unwritten  []string
 	added      [][]byte // DER of issuers that are in the files and not in the vault
-	stub       bool
 }
 
 var (
@@ -173,7 +174,7 @@ func NewVersion(id certs.Version, created, published time.Time, b *certs.Bundle,
 	}
 	v := &Version{
 		ID: id, Created: created.Truncate(time.Second), Published: published.Truncate(time.Second),
-		NotBefore: b.Leaf.NotBefore, NotAfter: b.Leaf.NotAfter, names: digestOf(names(b.Leaf)), Issuer: b.Leaf.Issuer.String(),
+		NotBefore: b.Leaf.NotBefore, NotAfter: b.Leaf.NotAfter, names: digestOf(names(b.Leaf)), Issuer: unique.Make(b.Leaf.Issuer.String()).Value(),
 		thumbprint: b.Thumbprint(), hasKey: b.HasKey(),
 	}
 	v.write(certs.PKCS8, b.PEM())

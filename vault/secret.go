@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
@@ -96,7 +97,7 @@ func secretFrom(ref Ref, answer azsecrets.Secret) (*Secret, error) {
 	}
 	info := versionInfo(version, answer.Attributes)
 	return &Secret{
-		Version:     version,
+		Version:     strings.Clone(version), // a part of a longer one, which need not stay
 		ContentType: valueOf(answer.ContentType),
 		Value:       NewValue([]byte(*answer.Value)),
 		Enabled:     info.Enabled,

@@ -286,7 +286,7 @@ func served(cfg *config.Config) (all []checkedStore, certificates []checkedCerti
 
 // namesOf are the names that a certificate has whatever its version is.
 func namesOf(c config.Certificate, hasKey bool) []tree.Name {
-	e := entry(c, nil)
+	e := entry(c, wanted{}.views())
 	return e.Names(certs.Version(c.Ref.Version()), hasKey)
 }
 

@@ -60,8 +60,8 @@ func TestHAProxyGetsChainAndKeyOfEveryLayout(t *testing.T) {
 		}
 		c := cfg.Certificates[0]
 		c.Views.Layouts, c.LinkName, c.Linked = tt.layouts, tt.link, !tt.unlinked
-		v := tree.NewVersion("1", time.Now(), time.Now(), bundle, viewsOf(c, nil))
-		s, err := tree.Build(tree.Spec{Entries: []tree.Entry{entry(c, nil)}}, func(string) tree.Shown {
+		v := tree.NewVersion("1", time.Now(), time.Now(), bundle, wanted{}.views().of(c)[0])
+		s, err := tree.Build(tree.Spec{Entries: []tree.Entry{entry(c, wanted{}.views())}}, func(string) tree.Shown {
 			return tree.Shown{Versions: []*tree.Version{v}, Current: v}
 		})
 		if err != nil {

@@ -18,13 +18,17 @@ import (
 // several entries show has the forms of all, and is guarded as the strictest asks:
 // a version is the same for all of them.
 func (d *daemon) policies(w wanted) func(kvsync.Source) kvsync.Policy {
-	guards, views := map[string]config.Guards{}, map[string][]tree.Views{}
+	guards, views, shared := map[string]config.Guards{}, map[string][]tree.Views{}, w.views()
 	for i, c := range w.certificates() {
 		key := source(c).Key()
 		if g, known := guards[key]; !known || i < len(w.cfg.Certificates) { // what was removed has no say where something stays
 			guards[key] = strictest(g, c.Guards)
 		}
-		views[key] = append(views[key], viewsOf(c, w.passwords))
+		if of := shared.of(c); views[key] == nil {
+			views[key] = of
+		} else {
+			views[key] = slices.Concat(views[key], of)
+		}
 	}
 	return func(s kvsync.Source) kvsync.Policy {
 		p := d.policy(guards[s.Key()])

@@ -64,8 +64,9 @@ func (s *specifier) ask() (spec tree.Spec, unknown [][]acl.Unknown, news bool) {
 		return s.spec, s.unknown, false
 	}
 	s.asked, s.spec.Entries, s.unknown = now, nil, [][]acl.Unknown{}
+	views := s.w.views()
 	for i, c := range s.w.certificates() {
-		e := entry(c, s.w.passwords)
+		e := entry(c, views)
 		e.Grants = now[s.of[i]].list
 		s.spec.Entries, s.unknown = append(s.spec.Entries, e), append(s.unknown, now[s.of[i]].unknown)
 	}
@@ -101,19 +102,34 @@ func (w wanted) spec(lookup acl.Lookup) tree.Spec {
 }
 
 // entry is how a certificate is shown, but for who may read it.
-func entry(c config.Certificate, passwords passwords) tree.Entry {
+func entry(c config.Certificate, views views) tree.Entry {
 	e := tree.Entry{Certificate: source(c).Key(), URL: c.Ref.String(), Store: c.Store, Vault: c.Ref.Vault(), Name: c.Ref.Name(),
-		Linked: c.Linked, Views: viewsOf(c, passwords)}
+		Linked: c.Linked, Views: views.of(c)[0]}
 	if c.LinkName != "" {
 		e.Links = []string{c.LinkName}
 	}
 	return e
 }
 
-func viewsOf(c config.Certificate, passwords passwords) tree.Views {
-	v := tree.Views{Key: certs.KeyFormat(c.Views.KeyFormat), Password: passwords[c.Views.PasswordFile]}
-	for _, l := range c.Views.Layouts {
-		v.Layouts = append(v.Layouts, tree.Layout(l))
+// views are those of certificates. Thousands have the same, which are one in memory.
+type views struct {
+	passwords passwords
+	known     map[string][]tree.Views
+}
+
+func (w wanted) views() views { return views{w.passwords, map[string][]tree.Views{}} }
+
+// of a certificate: one, in a slice that nobody writes to.
+func (v views) of(c config.Certificate) []tree.Views {
+	key := fmt.Sprintf("%q", c.Views)
+	one := v.known[key]
+	if one == nil {
+		one = make([]tree.Views, 1)
+		one[0] = tree.Views{Key: certs.KeyFormat(c.Views.KeyFormat), Password: v.passwords[c.Views.PasswordFile]}
+		for _, l := range c.Views.Layouts {
+			one[0].Layouts = append(one[0].Layouts, tree.Layout(l))
+		}
+		v.known[key] = one
 	}
-	return v
+	return one
 }
