@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"kvfs/certs"
 	"kvfs/tree"
 )
 
@@ -411,7 +412,7 @@ func (s *Syncer) publish(ctx context.Context) {
 	}
 	s.clash = clash
 	s.publishErr, s.dirty, s.publishAt = err, err != nil, now.Add(10*now.Sub(began))
-	var renewals []Renewal
+	var renewals []renewal
 	if err != nil {
 		s.publishAt = now.Add(firstRetry)
 		s.counts.Unpublished++
@@ -420,7 +421,7 @@ func (s *Syncer) publish(ctx context.Context) {
 		s.counts.Publications++
 	}
 	for _, r := range renewals {
-		if r.Old != "" {
+		if r.old != "" {
 			s.counts.Renewals++
 		}
 	}
@@ -433,10 +434,7 @@ func (s *Syncer) publish(ctx context.Context) {
 		s.log.Error("a certificate is not shown; another one has its name", "err", clash)
 	}
 	for _, r := range renewals {
-		s.log.Info("published", "url", r.Source.Ref.String(), "old", string(r.Old), "new", string(r.New), "took", now.Sub(r.Fetched).Round(time.Millisecond))
-		if s.opts.Renewed != nil {
-			s.opts.Renewed(r)
-		}
+		s.log.Info("published", "url", r.source.Ref.String(), "old", string(r.old), "new", string(r.new), "took", now.Sub(r.fetched).Round(time.Millisecond))
 	}
 	if s.opts.Published != nil {
 		s.opts.Published()
@@ -463,16 +461,23 @@ func build(b *tree.Builder, spec tree.Spec, shown func(key string) tree.Shown) (
 	}
 }
 
+// renewal is a new version of a certificate that readers can see.
+type renewal struct {
+	source   Source
+	old, new certs.Version // old is empty for the first
+	fetched  time.Time     // when the vault was asked
+}
+
 // published takes down what readers see from now on, and when that changes by
 // itself. The caller holds mu.
-func (s *Syncer) published(certs []*certificate, began, now time.Time) (renewals []Renewal) {
+func (s *Syncer) published(all []*certificate, began, now time.Time) (renewals []renewal) {
 	s.turnAt = time.Time{}
 	turn := func(at time.Time) {
 		if !at.IsZero() && (s.turnAt.IsZero() || at.Before(s.turnAt)) {
 			s.turnAt = at
 		}
 	}
-	for _, c := range certs {
+	for _, c := range all {
 		turn(c.turn(began))
 		old, v := c.shown, c.current(began)
 		c.shown = ""
@@ -480,7 +485,7 @@ func (s *Syncer) published(certs []*certificate, began, now time.Time) (renewals
 			c.shown = v.ID
 		}
 		if c.shown != old && c.shown != "" {
-			renewals = append(renewals, Renewal{Source: c.source, Old: old, New: c.shown, Fetched: c.fetched, Published: now})
+			renewals = append(renewals, renewal{source: c.source, old: old, new: c.shown, fetched: c.fetched})
 		}
 		if c.releasable(now) {
 			turn(now.Add(releaseAfter))
