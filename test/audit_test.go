@@ -341,11 +341,20 @@ func (s *audited) readers(name string) status.CertificateReaders {
 	return r.Certificates[0]
 }
 
-// After a renewal nginx has the former key, until it is told to load it again.
+// After a renewal nginx has the former key, until it is told to load it again. A hook that names the auditor tells it
+// nothing.
 func TestReadersThatHaveToLoadAgain(t *testing.T) {
 	needProgram(t, "nginx")
-	s := newAudited(t, 2, nil)
+	var pidFile string
+	s := newAudited(t, 2, func(d document) {
+		pidFile = filepath.Join(t.TempDir(), "auditor.pid")
+		d.onChange(map[string]any{"signal": "TERM", "pidFile": pidFile})
+	})
 	s.serve()
+	auditor := s.report().Audit.Process
+	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(auditor)), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	link := s.path("contoso-web.cert-000")
 	nginx := startNginx(t, s.client("cert-000.example.com"), link, link)
 	// Somebody who holds it open, through another mount, as a container has it.
@@ -388,6 +397,10 @@ func TestReadersThatHaveToLoadAgain(t *testing.T) {
 	nginx.reload()
 	nginx.await(leaf(t, link))
 	s.until("nginx has read the new one", func() bool { r := reader(master); return r != nil && r.Current })
+	s.until("the hook has been tried", func() bool { return s.hook("signal TERM").LastRun != nil })
+	if h, is := s.hook("signal TERM"), s.report().Audit; h.Error == nil || !strings.Contains(h.Error.Fact, "is sent no signal") || is.Process != auditor {
+		t.Errorf("the hook that names the auditor, process %d, which is now %d: %+v", auditor, is.Process, h)
+	}
 	after := s.readers("cert-000")
 	if older := after.Readers[0]; older.Current || older.PID == master {
 		t.Errorf("who has not read it is not the first: %+v", after)
