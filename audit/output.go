@@ -17,6 +17,8 @@ const (
 	bufferedLines = 4 << 20
 	// writeRetry is how long after a failure it is tried again.
 	writeRetry = time.Second
+	// openPatience is how long it may take to open a file until that is held to be trouble.
+	openPatience = time.Second
 )
 
 // output takes lines without ever waiting, and writes them.
@@ -29,41 +31,48 @@ type output struct {
 	dropped uint64
 	said    uint64 // of dropped, in a line
 	trouble *Error
-	target  target
-	changed bool // target was
+	next    *target // that the writer has not seen; nil: none
 	closed  bool
-	wake    chan struct{}
+	wake    chan struct{} // there is something to do
+	turn    chan struct{} // there is a next target: it need not wait for the retry of the one before
 }
 
 // target is where lines go.
 type target struct {
-	path string   // "": the log
-	file *os.File // open; nil: to be opened
+	path   string      // "": the log
+	opened func(error) // is told what came of opening it
 }
 
-func newOutput(log *os.File) *output { return &output{log: log, wake: make(chan struct{}, 1)} }
+func newOutput(log *os.File) *output {
+	return &output{log: log, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+}
 
-// configure changes where lines go, from the next ones on. What fails is tried again.
-func (o *output) configure(path string) error {
-	next := target{path: path}
-	var err error
-	if path != "" {
-		next.file, err = openAudit(path)
-	}
+// configure changes where lines go, from the next ones on. It waits for no disk: opened is told what came of that, once,
+// also if nothing has come of it yet. What fails is tried again.
+func (o *output) configure(path string, opened func(error)) {
+	var once sync.Once
+	late := time.AfterFunc(openPatience, func() {
+		once.Do(func() {
+			opened(&Error{Fact: fmt.Sprintf("the audit file %s has not been opened for %v; lines wait", path, openPatience), Hint: hangHint})
+		})
+	})
+	next := &target{path, func(err error) {
+		late.Stop()
+		once.Do(func() { opened(err) })
+	}}
 	o.mu.Lock()
-	if o.changed && o.target.file != nil { // which the writer has not seen
-		defer o.target.file.Close()
-	}
 	defer o.mu.Unlock()
-	o.target, o.changed = next, true
-	o.trouble = troubleOf(err)
-	o.signal()
-	return err
+	o.next = next
+	signal(o.wake)
+	signal(o.turn)
 }
 
-func (o *output) signal() {
+// hangHint is for a file that cannot be waited for.
+const hangHint = "a disk, or a file system over the network, does not answer; see the kernel's log"
+
+func signal(c chan struct{}) {
 	select {
-	case o.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -87,7 +96,7 @@ func (o *output) add(parts ...[]byte) bool {
 	for _, p := range parts {
 		o.pending = append(o.pending, p...)
 	}
-	o.signal()
+	signal(o.wake)
 	return true
 }
 
@@ -103,14 +112,14 @@ func (o *output) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.closed = true
-	o.signal()
+	signal(o.wake)
 }
 
-// write writes lines until close; what fails then is lost.
+// write writes lines until close; what fails then is lost. It alone opens and closes files.
 func (o *output) write() error {
 	var lines, spare []byte // taken, and not written yet
 	var file *os.File
-	var at target
+	path := ""
 	retry := time.NewTicker(writeRetry)
 	defer retry.Stop()
 	for {
@@ -119,29 +128,34 @@ func (o *output) write() error {
 			lines, o.pending = o.pending, spare[:0]
 			spare = lines
 		}
-		var former *os.File
-		if o.changed {
-			former = file
-			at, o.changed = o.target, false
-			file = at.file
-		}
 		o.moving = len(lines)
-		closed := o.closed
+		next, closed := o.next, o.closed
+		o.next = nil
 		o.mu.Unlock()
-		if former != nil {
-			former.Close() // which may wait for a disk
+		if next != nil {
+			if file != nil && path != next.path {
+				file.Close()
+				file = nil
+			}
+			path = next.path
 		}
 		var err error
-		if len(lines) > 0 {
-			if at.path == "" {
+		if path != "" && (next != nil || len(lines) > 0) {
+			file, err = reopened(file, path)
+		}
+		if next != nil || err != nil {
+			o.came(err, lines)
+		}
+		if next != nil {
+			next.opened(err)
+		}
+		if err == nil && len(lines) > 0 {
+			if path == "" {
 				lines, err = writeLines(o.log, lines, false)
-			} else if file, err = reopened(file, at.path); err == nil {
+			} else {
 				lines, err = writeLines(file, lines, true)
 			}
-			o.mu.Lock()
-			o.trouble, o.moving = troubleOf(err), len(lines)
-			o.mu.Unlock()
-			if err == nil {
+			if o.came(err, lines); err == nil {
 				continue
 			}
 		}
@@ -149,11 +163,21 @@ func (o *output) write() error {
 			return err
 		}
 		if err != nil {
-			<-retry.C
+			select {
+			case <-retry.C:
+			case <-o.turn:
+			}
 			continue
 		}
 		<-o.wake
 	}
+}
+
+// came takes down what the writer has come to.
+func (o *output) came(err error, left []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.trouble, o.moving = troubleOf(err), len(left)
 }
 
 // reopened is the file that has the path now: somebody may have renamed the one before.

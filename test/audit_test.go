@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -551,6 +552,58 @@ func TestAuditFile(t *testing.T) {
 	if a := s.report().Audit; a.Dropped > 0 || a.Overflow > 0 || a.Lost > 0 {
 		t.Errorf("something was lost: %+v", a)
 	}
+}
+
+// holdOpens lets opens of the files in a directory wait, as a disk does that hangs, until the result is called.
+// The caller has to.
+func holdOpens(t testing.TB, dir string) (release func()) {
+	t.Helper()
+	group, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY|unix.O_CLOEXEC)
+	if err == nil {
+		err = unix.FanotifyMark(group, unix.FAN_MARK_ADD, unix.FAN_OPEN_PERM|unix.FAN_EVENT_ON_CHILD, unix.AT_FDCWD, dir)
+	}
+	if err != nil {
+		t.Fatal("holding opens up:", err)
+	}
+	return sync.OnceFunc(func() { unix.Close(group) }) // who waits for its answer may go on
+}
+
+// A disk that hangs keeps the auditor from nothing but writing: it reads what is opened, says who has read what, and
+// that its file does not answer.
+func TestAuditFileOnADiskThatHangs(t *testing.T) {
+	const certificates = 5
+	s := newAudited(t, certificates, nil)
+	log := filepath.Dir(s.file)
+	release := holdOpens(t, log)
+	defer release() // an auditor that waits does not end
+	s.serve()
+	told := 0
+	round := func() {
+		t.Helper()
+		links := s.keys(certificates)
+		if err := opener(t, 0, links...).Wait(); err != nil {
+			t.Fatal("a reader:", err)
+		}
+		told += len(links)
+	}
+	// hangs waits until that is said, and all opens have been read.
+	hangs := func() (a status.Audit) {
+		t.Helper()
+		s.until("it is said that the file hangs", func() bool {
+			now := s.report().Audit
+			if now != nil {
+				a = *now
+			}
+			return a.Process != 0 && int(a.Opens) == told && a.Error != nil && strings.Contains(a.Error.Hint, "a disk, or a file system over the network, does not answer")
+		})
+		return a
+	}
+	round()
+	hangs()
+	s.readers("cert-000")
+	release()
+	s.untilLines(s.file, told, everyLine)
+	s.until("all is well", func() bool { a := s.report().Audit; return a != nil && a.Error == nil && a.Waiting == 0 })
 }
 
 // mountSmall is a file system of 64 KiB.
