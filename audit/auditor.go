@@ -360,7 +360,7 @@ func (a *Auditor) answer(m message, fds []int) {
 		return
 	case askReport:
 		r := a.report
-		r.Dropped, r.Waiting, r.Trouble = a.out.state()
+		a.out.report(&r)
 		r.Users = a.perUser()
 		reply.Report = &r
 	case askReaders:

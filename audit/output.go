@@ -19,6 +19,11 @@ const (
 	writeRetry = time.Second
 	// openPatience is how long it may take to open a file until that is held to be trouble.
 	openPatience = time.Second
+	// hangsAfter is how long it may take to write a portion.
+	hangsAfter = 3 * time.Second
+	// portion is how many bytes are written at a time, or a line more: who reads slowly is told
+	// from somebody who does not read.
+	portion = 64 << 10
 )
 
 // output takes lines without ever waiting, and writes them.
@@ -28,10 +33,13 @@ type output struct {
 	mu      sync.Mutex
 	pending []byte
 	moving  int // bytes that the writer has taken and not written
+	lines   int // in both
 	dropped uint64
 	said    uint64 // of dropped, in a line
 	trouble *Error
-	next    *target // that the writer has not seen; nil: none
+	began   time.Time // when the writer began what it does now, which may wait for others; zero: it waits for work
+	path    string    // where to; "": the log
+	next    *target   // that the writer has not seen; nil: none
 	closed  bool
 	wake    chan struct{} // there is something to do
 	turn    chan struct{} // there is a next target: it need not wait for the retry of the one before
@@ -89,7 +97,8 @@ func (o *output) add(parts ...[]byte) bool {
 		o.dropped++
 		return false
 	}
-	if o.dropped > o.said {
+	if o.lines++; o.dropped > o.said {
+		o.lines++
 		o.pending = fmt.Appendf(o.pending, `{"time":%q,"audit":"dropped","lines":%d}`+"\n", time.Now().UTC().Format(time.RFC3339Nano), o.dropped-o.said)
 		o.said = o.dropped
 	}
@@ -100,11 +109,22 @@ func (o *output) add(parts ...[]byte) bool {
 	return true
 }
 
-// state is for a report.
-func (o *output) state() (dropped uint64, waiting int, trouble *Error) {
+// report enters how the writing does.
+func (o *output) report(r *Report) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.dropped, len(o.pending) + o.moving, o.trouble
+	r.Dropped, r.Waiting, r.WaitingLines, r.Trouble = o.dropped, len(o.pending)+o.moving, o.lines, o.trouble
+	hung := time.Since(o.began)
+	if o.began.IsZero() || hung < hangsAfter {
+		return
+	}
+	since := o.began.UTC().Truncate(time.Second)
+	r.HangsSince = &since
+	r.Trouble = &Error{Hint: hangHint, Fact: fmt.Sprintf("the audit file %s has not answered for %v: %d lines wait, %d were dropped", o.path, hung.Truncate(time.Second), o.lines, o.dropped)}
+	if o.path == "" {
+		r.Trouble = &Error{Hint: "find out what reads the standard error of kvfs, and has stopped to",
+			Fact: fmt.Sprintf("nobody has read the log for %v: %d lines of the audit wait, %d were dropped", hung.Truncate(time.Second), o.lines, o.dropped)}
+	}
 }
 
 // close lets write end when it has written what there is.
@@ -130,7 +150,9 @@ func (o *output) write() error {
 		}
 		o.moving = len(lines)
 		next, closed := o.next, o.closed
-		o.next = nil
+		if o.next = nil; next != nil || len(lines) > 0 {
+			o.began = time.Now()
+		}
 		o.mu.Unlock()
 		if next != nil {
 			if file != nil && path != next.path {
@@ -138,24 +160,26 @@ func (o *output) write() error {
 				file = nil
 			}
 			path = next.path
+			o.turned(path)
 		}
 		var err error
 		if path != "" && (next != nil || len(lines) > 0) {
 			file, err = reopened(file, path)
 		}
 		if next != nil || err != nil {
-			o.came(err, lines)
+			o.came(err, nil, lines)
 		}
 		if next != nil {
 			next.opened(err)
 		}
 		if err == nil && len(lines) > 0 {
+			before := lines
 			if path == "" {
 				lines, err = writeLines(o.log, lines, false)
 			} else {
 				lines, err = writeLines(file, lines, true)
 			}
-			if o.came(err, lines); err == nil {
+			if o.came(err, before[:len(before)-len(lines)], lines); err == nil {
 				continue
 			}
 		}
@@ -173,11 +197,22 @@ func (o *output) write() error {
 	}
 }
 
-// came takes down what the writer has come to.
-func (o *output) came(err error, left []byte) {
+// turned takes down where the writer writes to from now on.
+func (o *output) turned(path string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.trouble, o.moving = troubleOf(err), len(left)
+	o.path = path
+}
+
+// came takes down what the writer has come to.
+func (o *output) came(err error, written, left []byte) {
+	n := bytes.Count(written, []byte("\n"))
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.trouble, o.moving, o.began = troubleOf(err), len(left), time.Time{}
+	if o.lines -= n; err == nil && len(left) > 0 {
+		o.began = time.Now()
+	}
 }
 
 // reopened is the file that has the path now: somebody may have renamed the one before.
@@ -193,12 +228,16 @@ func reopened(file *os.File, path string) (*os.File, error) {
 	return openAudit(path)
 }
 
-// writeLines writes whole lines. What is returned was not written. Of a file of our own
-// the beginning of a line is taken back.
+// writeLines writes a portion of whole lines. What is returned was not written. Of a file of
+// our own the beginning of a line is taken back.
 func writeLines(f *os.File, lines []byte, own bool) (rest []byte, err error) {
-	n, err := f.Write(lines)
+	now := lines
+	if len(now) > portion {
+		now = now[:portion+bytes.IndexByte(now[portion:], '\n')+1]
+	}
+	n, err := f.Write(now)
 	if err == nil {
-		return nil, nil
+		return lines[n:], nil
 	}
 	whole := bytes.LastIndexByte(lines[:n], '\n') + 1
 	if torn := int64(n - whole); own && torn > 0 {

@@ -38,7 +38,7 @@ func full() Report {
 		Hooks: []Hook{{Action: "reload nginx.service", Runs: 4, LastSuccess: day(2)}, {Action: "reload nginx.service", Runs: 1, Failures: 3, Pending: []string{"a", "b"}, LastSuccess: day(1)},
 			{Action: "command /bin/x --token s3cret", Failures: 1, Pending: []string{"a"}, Error: wrong},
 			{On: OnAlert, Action: "command /bin/x --token s3cret", Failures: 2, Pending: []string{"a", "b", "c"}, Error: wrong}, {On: OnAlert, Action: "the chat", Runs: 7}},
-		Audit: &Audit{Opens: 12, Users: map[string]uint64{"33": 9, "unknown": 3}, Dropped: 2, Lost: 1, Overflow: 4, Gone: 3},
+		Audit: &Audit{Opens: 12, Users: map[string]uint64{"33": 9, "unknown": 3}, Dropped: 2, Lost: 1, Overflow: 4, Gone: 3, WaitingLines: 8},
 		Held:  Held{Versions: 3, Bytes: 4000}, Cache: Cache{Versions: 1, Bytes: 10, Limit: 100, Hits: 5, Misses: 4, Evictions: 3, Failures: 2}, Image: Image{Records: 8, Bytes: 900, Size: 4096, Secret: true},
 	}
 }

@@ -594,16 +594,21 @@ func TestAuditFileOnADiskThatHangs(t *testing.T) {
 			if now != nil {
 				a = *now
 			}
-			return a.Process != 0 && int(a.Opens) == told && a.Error != nil && strings.Contains(a.Error.Hint, "a disk, or a file system over the network, does not answer")
+			return a.Process != 0 && int(a.Opens) == told && a.Error != nil && strings.Contains(a.Error.Hint, "a disk, or a file system over the network, does not answer") && a.HangsSince != nil
 		})
 		return a
 	}
 	round()
-	hangs()
+	if a := hangs(); a.WaitingLines != told || !strings.Contains(a.Error.Fact, fmt.Sprintf("%s has not answered for ", s.file)) || !strings.HasSuffix(a.Error.Fact, fmt.Sprintf(": %d lines wait, 0 were dropped", told)) {
+		t.Errorf("%+v: %+v", a, a.Error)
+	}
 	s.readers("cert-000")
 	release()
 	s.untilLines(s.file, told, everyLine)
-	s.until("all is well", func() bool { a := s.report().Audit; return a != nil && a.Error == nil && a.Waiting == 0 })
+	s.until("all is well", func() bool {
+		a := s.report().Audit
+		return a != nil && a.Error == nil && a.Waiting+a.WaitingLines == 0 && a.HangsSince == nil
+	})
 }
 
 // mountSmall is a file system of 64 KiB.
@@ -661,6 +666,10 @@ func TestAuditToAPipeThatNobodyReads(t *testing.T) {
 			}
 		}
 		return s.report().Audit.Dropped > 0
+	})
+	s.until("it is said that nobody reads", func() bool {
+		a := s.report().Audit
+		return a.Error != nil && strings.Contains(a.Error.Fact, "nobody has read the log for ") && a.HangsSince != nil && a.WaitingLines > 0
 	})
 	auditor := s.report().Audit.Process
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

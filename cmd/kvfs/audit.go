@@ -498,7 +498,7 @@ func (x *auditing) report() *status.Audit {
 		return r
 	}
 	r.Process, r.Since, r.Opens, r.Dropped, r.Overflow, r.Gone, r.Lost, r.Forgotten = is.Process, status.Time(is.Since), is.Opens, is.Dropped, is.Overflow, is.Gone, is.Lost, is.Forgotten
-	r.Waiting, r.Priority, r.Exits, r.Users = is.Waiting, is.Priority, is.Exits, is.Users
+	r.Waiting, r.WaitingLines, r.HangsSince, r.Priority, r.Exits, r.Users = is.Waiting, is.WaitingLines, is.HangsSince, is.Priority, is.Exits, is.Users
 	if is.Trouble != nil {
 		r.Error = &status.Error{Kind: "audit", Fact: is.Trouble.Fact, Hint: is.Trouble.Hint}
 	}
