@@ -252,6 +252,49 @@ func TestEndpointIsKeptForTheNext(t *testing.T) {
 	}
 }
 
+// Addresses that overlap follow one another, and whoever connects meanwhile is answered; where somebody else has the
+// port, all stays as it was.
+func TestEndpointMovesBesideItself(t *testing.T) {
+	_, port, err := net.SplitHostPort(freePort(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := OpenEndpoint(Address{Listen: "127.0.0.1:" + port, Group: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := listenAt(t, now, prober{full})
+	answers := func(when string) {
+		t.Helper()
+		if code, _ := get(t, "tcp", "127.0.0.1:"+port, "/healthz"); code != 200 {
+			t.Error(when, code)
+		}
+	}
+	for _, listen := range []string{"0.0.0.0:" + port, "127.0.0.1:" + port, "localhost:" + port, "[::]:" + port, "127.0.0.1:" + port} {
+		next, err := now.Beside(Address{Listen: listen, Group: -1})
+		if err != nil {
+			t.Fatalf("from %s to %s: %v", now.at.Listen, listen, err)
+		}
+		former := stop
+		now, stop = next, listenAt(t, next, prober{full})
+		answers("beside the former")
+		former()
+		answers(listen)
+		if _, err := OpenEndpoint(Address{Listen: listen, Group: -1}); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("a second one at %s: %v", listen, err)
+		}
+	}
+	taken, err := OpenEndpoint(Address{Listen: freePort(t), Group: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	if next, err := now.Beside(Address{Listen: taken.listener.Addr().String(), Group: -1}); next != nil || !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("at the port of somebody else: %v, %v", next, err)
+	}
+	answers("where it stays")
+}
+
 func freePort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

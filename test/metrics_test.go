@@ -349,6 +349,21 @@ func TestPlaceOfMetricsFollowsTheSettings(t *testing.T) {
 	if r := s.report(); r.Metrics == nil || r.Metrics.Listen != tcp || r.Metrics.Error != nil {
 		t.Errorf("%+v", r.Metrics)
 	}
+	// The same port at other addresses, which overlap.
+	_, port, err := net.SplitHostPort(tcp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, overlaps := range []string{"0.0.0.0:" + port, "[::1]:" + port, tcp} {
+		reload(map[string]any{"listen": overlaps, "remote": true})
+		s.scrape(strings.Replace(overlaps, "0.0.0.0", "127.0.0.1", 1))
+		if r := s.report(); r.Metrics == nil || r.Metrics.Listen != overlaps || r.Metrics.Error != nil {
+			t.Errorf("%s: %+v", overlaps, r.Metrics)
+		}
+	}
+	if _, _, err := ask(t.Context(), "[::1]:"+port, "/healthz"); err == nil {
+		t.Error("somebody answers where it was before")
+	}
 	reload(map[string]any{"listen": socket, "group": 12345, "mode": "0640"})
 	s.scrape(socket)
 	silent(tcp)

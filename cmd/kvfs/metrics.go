@@ -62,7 +62,7 @@ func (m *metrics) take(cfg config.Metrics) error {
 	return errors.Join(errs...)
 }
 
-// open takes over or listens, and has it kept.
+// open takes over or listens, beside what is there, and has it kept.
 func (m *metrics) open(cfg config.Metrics) error {
 	at, err := addressOf(cfg)
 	if err != nil {
@@ -76,7 +76,11 @@ func (m *metrics) open(cfg config.Metrics) error {
 		m.now = &listening{Endpoint: e, at: at}
 		return nil
 	}
-	if e, err = status.OpenEndpoint(at); err != nil {
+	open := status.OpenEndpoint
+	if m.now != nil {
+		open = m.now.Beside
+	}
+	if e, err = open(at); err != nil {
 		return explainListening(cfg, err)
 	}
 	if err := e.Keep(m.client.Keep); err != nil {
