@@ -272,6 +272,7 @@ func serve(ctx context.Context, srv *http.Server, l net.Listener) error {
 		<-ended
 	}
 	if !errors.Is(err, http.ErrServerClosed) {
+		_ = srv.Close() // who is connected is not answered by what has no place any more
 		return err
 	}
 	return nil

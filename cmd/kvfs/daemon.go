@@ -384,6 +384,8 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 			d.announce(first, ready)
 		case <-d.metrics.alarm():
 			d.metrics.retry(ctx, d)
+		case b := <-d.metrics.broken:
+			d.metrics.lost(b)
 		}
 	}
 }
