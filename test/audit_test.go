@@ -446,7 +446,7 @@ func hold(path string, in io.Reader, out io.Writer) error {
 func TestAuditFile(t *testing.T) {
 	const certificates = 20
 	s := newAudited(t, certificates, nil)
-	small := mountSmall(t, filepath.Join(s.dir, "small"))
+	small := mountMemory(t, filepath.Join(s.dir, "small"), "64k")
 	s.serve()
 	links, told := s.keys(certificates), 0
 	round := func() {
@@ -554,13 +554,12 @@ func TestAuditFile(t *testing.T) {
 	}
 }
 
-// holdOpens lets opens of the files in a directory wait, as a disk does that hangs, until the result is called.
-// The caller has to.
+// holdOpens lets opens in a file system wait, as a disk does that hangs, until the result is called. The caller has to.
 func holdOpens(t testing.TB, dir string) (release func()) {
 	t.Helper()
 	group, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY|unix.O_CLOEXEC)
 	if err == nil {
-		err = unix.FanotifyMark(group, unix.FAN_MARK_ADD, unix.FAN_OPEN_PERM|unix.FAN_EVENT_ON_CHILD, unix.AT_FDCWD, dir)
+		err = unix.FanotifyMark(group, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_OPEN_PERM|unix.FAN_ONDIR, unix.AT_FDCWD, dir)
 	}
 	if err != nil {
 		t.Fatal("holding opens up:", err)
@@ -573,8 +572,10 @@ func holdOpens(t testing.TB, dir string) (release func()) {
 func TestAuditFileOnADiskThatHangs(t *testing.T) {
 	const certificates = 5
 	s := newAudited(t, certificates, nil)
-	log := filepath.Dir(s.file)
-	release := holdOpens(t, log)
+	disk := mountMemory(t, filepath.Join(s.dir, "disk"), "1m")
+	s.file = filepath.Join(disk, "audit.log")
+	s.configure(func(d document) { d.own()["audit"] = map[string]any{"file": s.file} })
+	release := holdOpens(t, disk)
 	defer release() // an auditor that waits does not end
 	s.serve()
 	told := 0
@@ -611,13 +612,13 @@ func TestAuditFileOnADiskThatHangs(t *testing.T) {
 	})
 }
 
-// mountSmall is a file system of 64 KiB.
-func mountSmall(t testing.TB, dir string) string {
+// mountMemory is a file system of such a size.
+func mountMemory(t testing.TB, dir, size string) string {
 	t.Helper()
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700,size=64k"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700,size="+size); err != nil {
 		t.Fatal("mounting a tmpfs:", err)
 	}
 	t.Cleanup(func() {

@@ -488,3 +488,68 @@ func TestFilesComeAndGoWithTheSettings(t *testing.T) {
 		t.Error("files that the settings have no more:", left)
 	}
 }
+
+// A disk that hangs holds up neither what is mounted elsewhere, nor changed settings, nor the end of kvfs; when it
+// answers again its files become what they are to be.
+func TestDiskThatHangsHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
+	other := mountMemory(t, filepath.Join(s.dir, "other"), "1m")
+	files := func(edit func(document)) {
+		s.configure(func(d document) {
+			d.own()["removalGraceInS"] = 0
+			d.own()["stores"] = map[string]any{other: map[string]any{"persistent": "instead"}}
+			d.entry("api")["certificateStoreLocation"] = other
+			if edit != nil {
+				edit(d)
+			}
+		})
+	}
+	says := func(what string) {
+		t.Helper()
+		s.until("it is said that "+what, func() bool {
+			all := s.report().Directories
+			return len(all) == 1 && all[0].Error != nil && strings.Contains(all[0].Error.Fact, what)
+		})
+	}
+	files(nil)
+	s.mount()
+	renewed := func() bool {
+		target, err := os.Readlink(filepath.Join(other, "contoso-web.api"))
+		return err == nil && target == "contoso-web.api."+s.certificate("api").Version
+	}
+	s.until("the files are there", renewed)
+	release := holdOpens(t, other)
+	defer release() // who waits does not end
+	s.rotate("api")
+	says("is not written yet")
+	if v := s.rotate("www"); s.leads("contoso-web.www") != v {
+		t.Error("what is mounted is not renewed")
+	}
+	// Settings that keep the directory, and then take it away.
+	files(func(d document) { d.entry("www")["customSymbolicLinkName"] = "site" })
+	s.must("refresh", "--settings")
+	if _, err := os.Readlink(s.path("site")); err != nil {
+		t.Error("changed settings are not applied:", err)
+	}
+	s.configure(func(d document) {
+		d.own()["removalGraceInS"] = 0
+		d.keep("www")
+	})
+	s.must("refresh", "--settings")
+	release()
+	s.until("the directory is none of kvfs's any more", func() bool { return len(s.report().Directories) == 0 })
+	if left := seen(t, other); len(left) > 0 {
+		t.Error("files that the settings have no more:", left)
+	}
+	// It comes back, hangs again, and kvfs ends.
+	files(nil)
+	s.must("refresh", "--settings")
+	s.until("the files are there again", renewed)
+	again := holdOpens(t, other)
+	defer again()
+	s.rotate("api")
+	says("is not written yet")
+	s.end(syscall.SIGTERM)
+}

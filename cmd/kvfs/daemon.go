@@ -92,7 +92,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	}
 	now.vault = client
 	d := &daemon{kept: k, app: a, log: a.logger(), origin: o, now: now, began: time.Now(), reloads: make(chan chan<- status.Reloaded), news: make(chan struct{}, 1)}
-	d.disks = &disks{log: d.log, client: k.client, began: make(chan struct{}), jobs: make(chan diskJob, 1), known: d.knownBases, wrote: d.lookAgain,
+	d.disks = &disks{log: d.log, client: k.client, began: make(chan struct{}), wake: make(chan struct{}, 1), known: d.knownBases, wrote: d.lookAgain,
 		options: func(store string) disk.Options { return d.diskOptions(d.wanted(), store) }}
 	d.audit = newAuditing(a, k, d.log)
 	d.good.versions = map[string][]*tree.Version{}
@@ -143,7 +143,7 @@ func (d *daemon) takeFiles() error {
 			d.log.Warn("this is a system directory, at which nothing is mounted: real files are written, and the keys are on its file system", "store", store)
 		}
 	}
-	if err := d.disks.set(d.now, d.beneath, begins); err != nil {
+	if err := d.disks.begin(d.now, d.beneath, begins); err != nil {
 		return err
 	}
 	covered := d.fs.Mounts()
