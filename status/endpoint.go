@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -86,6 +87,7 @@ func IsKeptEndpoint(name string) bool { return strings.HasPrefix(name, keptEndpo
 type Endpoint struct {
 	at       Address
 	listener net.Listener
+	patience time.Duration // with who asks; 0: askPatience
 }
 
 // OpenEndpoint listens. A Unix socket that nobody answers at is replaced; one that
@@ -264,11 +266,14 @@ func (e *Endpoint) Keep(keep func(name string, fd int) error) error {
 
 // Serve answers until ctx ends, and leaves the file of a Unix socket: see Remove.
 func (e *Endpoint) Serve(ctx context.Context, p Prober) error {
-	srv := &http.Server{Handler: newMux(p), ReadTimeout: askPatience, WriteTimeout: answerPatience, IdleTimeout: idlePatience, MaxHeaderBytes: requestBytesMost}
-	if err := serve(ctx, srv, netutil.LimitListener(e.listener, connectionsMost)); err != nil {
+	if err := serve(ctx, e.server(p), netutil.LimitListener(e.listener, connectionsMost)); err != nil {
 		return fmt.Errorf("answering at %s: %w", e.at.Listen, err)
 	}
 	return nil
+}
+
+func (e *Endpoint) server(p Prober) *http.Server {
+	return &http.Server{Handler: newMux(p), ReadTimeout: cmp.Or(e.patience, askPatience), WriteTimeout: answerPatience, IdleTimeout: idlePatience, MaxHeaderBytes: requestBytesMost}
 }
 
 // Remove takes away the file of a Unix socket, when there is to be no successor.

@@ -252,6 +252,33 @@ func TestEndpointIsKeptForTheNext(t *testing.T) {
 	}
 }
 
+// Who connects and does not ask, or does not come to an end with it, is not waited for: there is room for few.
+func TestWhoDoesNotAskIsNotWaitedFor(t *testing.T) {
+	e, err := OpenEndpoint(Address{Listen: freePort(t), Group: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.patience = 100 * time.Millisecond
+	listenAt(t, e, prober{full})
+	for _, said := range []string{"", "GET /metrics HT", "GET /metrics HTTP/1.1\r\nHost: x\r\nX: ", "GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx"} {
+		c, err := net.Dial("tcp", e.at.Listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, said); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second)) // which no machine takes to close it
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("after %q it waits for more", said)
+		}
+	}
+	if usual := (&Endpoint{}).server(prober{full}).ReadTimeout; usual != 5*time.Second {
+		t.Errorf("the usual patience is %v", usual)
+	}
+}
+
 // Addresses that overlap follow one another, and whoever connects meanwhile is answered; where somebody else has the
 // port, all stays as it was.
 func TestEndpointMovesBesideItself(t *testing.T) {

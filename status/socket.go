@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -258,7 +259,7 @@ func (s *Server) Serve(ctx context.Context, service Service) error {
 // serve answers until ctx ends. Requests end with it, and get a second to say so: the one
 // for a stop wants its answer.
 func serve(ctx context.Context, srv *http.Server, l net.Listener) error {
-	srv.ReadHeaderTimeout, srv.BaseContext = 5*time.Second, func(net.Listener) context.Context { return ctx }
+	srv.ReadHeaderTimeout, srv.BaseContext = cmp.Or(srv.ReadTimeout, askPatience), func(net.Listener) context.Context { return ctx }
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(ended)

@@ -6,6 +6,7 @@ import (
 	iofs "io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -543,12 +544,25 @@ func TestDiskThatHangsHoldsNobodyUp(t *testing.T) {
 	if left := seen(t, other); len(left) > 0 {
 		t.Error("files that the settings have no more:", left)
 	}
-	// It comes back, hangs again, and kvfs ends.
-	files(nil)
+	// It comes back. What is to be done after a renewal waits for the files.
+	out := filepath.Join(s.dir, "out")
+	files(func(d document) {
+		d.entry("api")["kvfs"] = map[string]any{"onChange": []any{shell("readlink " + other + "/contoso-web.api >> " + out)}}
+	})
 	s.must("refresh", "--settings")
 	s.until("the files are there again", renewed)
-	again := holdOpens(t, other)
-	defer again()
+	release = holdOpens(t, other)
+	defer release()
+	version := s.rotate("api")
+	says("is not written yet")
+	release()
+	s.until("the hook is done", func() bool { return s.hook("readlink").Runs > 0 })
+	if got := lines(out); !slices.Equal(got, []string{"contoso-web.api." + version}) {
+		t.Errorf("the hook has found links to %q, want %s", got, version)
+	}
+	// It hangs again, and kvfs ends.
+	release = holdOpens(t, other)
+	defer release()
 	s.rotate("api")
 	says("is not written yet")
 	s.end(syscall.SIGTERM)
