@@ -61,7 +61,7 @@ func (r *runner) grant(w *wish) {
 		switch {
 		case c.retired:
 		case w.only != nil && w.only(c.source):
-			c.wanted, w.left[c] = true, true
+			c.wanted, c.urged, w.left[c] = true, true, true
 		case w.only == nil && c.lastAttempt.IsZero():
 			w.left[c] = true                         // due by itself, or being tried
 			c.wanted = c.wanted || w.settings != nil // also if its vault does not answer others: somebody waits
@@ -142,7 +142,7 @@ func (r *runner) launch(ctx context.Context) {
 		r.flying[c] = true
 		r.took(c, now)
 		a, v := c.attempt(), r.vault()
-		a.settings = r.generation
+		a.settings, c.urged = r.generation, false
 		r.tries.Go(func() error {
 			r.outcomes <- a.try(ctx, v)
 			return nil
