@@ -528,6 +528,12 @@ func TestDiskThatHangsHoldsNobodyUp(t *testing.T) {
 	if v := s.rotate("www"); s.leads("contoso-web.www") != v {
 		t.Error("what is mounted is not renewed")
 	}
+	// Another server goes on, and finds it as it is.
+	s.another(s.kill(syscall.SIGKILL))
+	says("is not written yet")
+	if v := s.rotate("www"); s.leads("contoso-web.www") != v {
+		t.Error("what is mounted is not renewed by another server")
+	}
 	// Settings that keep the directory, and then take it away.
 	files(func(d document) { d.entry("www")["customSymbolicLinkName"] = "site" })
 	s.must("refresh", "--settings")

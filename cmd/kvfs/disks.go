@@ -147,9 +147,12 @@ type disks struct {
 
 // diskJob is what run is asked to do, in this order. What is asked later takes the place of what has not begun.
 type diskJob struct {
-	want     *wanted        // whose stores are to be there; nil: no others than before
-	snapshot *tree.Snapshot // to be written; nil: none
-	end      *wanted        // whose stores alone are to stay; nil: all
+	had      *wanted             // whose stores a predecessor had; nil: none
+	kept     map[string]*os.File // directories beneath mounts that it has left
+	want     *wanted             // whose stores are to be there; nil: no others than before
+	before   *tree.Snapshot      // the first that snapshot has taken the place of; nil: of none
+	snapshot *tree.Snapshot      // to be written; nil: none
+	end      *wanted             // whose stores alone are to stay; nil: all
 	done     []chan struct{}
 }
 
@@ -159,7 +162,9 @@ type storeDisk struct {
 	// kept is the directory beneath a mount; nil for others.
 	kept *os.File
 	dir  *disk.Dir // nil: it could not be opened
-	err  error
+	// led is set when the directory is as a snapshot had it, with its options: then it knows what has gone since.
+	led bool
+	err error
 }
 
 func diskName(store string) string { return "disk." + tree.StoreDir(store) }
@@ -177,13 +182,13 @@ func takeDisks(client *keeper.Client) map[string]*os.File {
 	return kept
 }
 
-// begin makes these the stores with real files, before run runs. first says that a directory that cannot be used is an
-// error, and not something to be mended while all others are served.
-func (ds *disks) begin(w wanted, kept map[string]*os.File, first bool) error {
-	if err := ds.enter(w, kept); first && err != nil {
-		return err
-	}
-	return nil
+// take makes these the stores with real files when run runs: after a predecessor, nobody waits for their disks.
+func (ds *disks) take(w wanted, kept map[string]*os.File) {
+	ds.seen.Lock()
+	defer ds.seen.Unlock()
+	ds.asked.had, ds.asked.kept = &w, kept
+	ds.announce(w)
+	ds.wake <- struct{}{}
 }
 
 // set makes these the stores with real files; those that leave are closed by end. What is wrong with them is in the
@@ -210,7 +215,8 @@ func (ds *disks) end(ctx context.Context, w wanted) {
 	ds.ask(ctx, func(job *diskJob) { job.end = &w })
 }
 
-// enter opens the directories that are not open. Its error is the first.
+// enter opens the directories that are not open. Its error is the first. Before run runs it may be called by another
+// goroutine.
 func (ds *disks) enter(w wanted, kept map[string]*os.File) (err error) {
 	for _, store := range storesOf(w.certificates()) {
 		p := w.persistent(store)
@@ -227,6 +233,7 @@ func (ds *disks) enter(w wanted, kept map[string]*os.File) (err error) {
 			o := ds.options(store)
 			o.Beneath = s.kept
 			s.dir.Set(o)
+			s.led = false
 			continue
 		}
 		if s.err = ds.open(s); err == nil {
@@ -249,8 +256,11 @@ func (ds *disks) note(retryAt time.Time) {
 	}
 	ds.seen.Lock()
 	defer ds.seen.Unlock()
-	if ds.now, ds.retryAt = all, retryAt; ds.asked.want != nil {
-		ds.announce(*ds.asked.want)
+	ds.now, ds.retryAt = all, retryAt
+	for _, w := range []*wanted{ds.asked.had, ds.asked.want} {
+		if w != nil {
+			ds.announce(*w)
+		}
 	}
 }
 
@@ -270,6 +280,7 @@ func (ds *disks) open(s *storeDisk) (err error) {
 		}
 	}
 	o.Beneath = s.kept
+	s.led = false
 	s.dir, err = disk.Open(s.path, o)
 	return err
 }
@@ -321,7 +332,12 @@ func (ds *disks) leave(w wanted) {
 
 // apply lets run lead all directories to a snapshot. What fails is in the report, and tried again.
 func (ds *disks) apply(ctx context.Context, s *tree.Snapshot) {
-	ds.ask(ctx, func(job *diskJob) { job.snapshot, ds.due = s, s })
+	ds.ask(ctx, func(job *diskJob) {
+		if job.before == nil {
+			job.before = job.snapshot
+		}
+		job.snapshot, ds.due = s, s
+	})
 }
 
 // ask has run do something, and waits for it, but not for ever, and not at all if it is known to hang.
@@ -398,8 +414,14 @@ func (ds *disks) do(ctx context.Context) {
 	job := ds.asked
 	ds.asked = diskJob{}
 	ds.seen.Unlock()
+	if job.had != nil {
+		_ = ds.enter(*job.had, job.kept) // it is in the report
+	}
 	if job.want != nil {
-		_ = ds.enter(*job.want, nil) // it is in the report
+		_ = ds.enter(*job.want, nil)
+	}
+	if job.before != nil {
+		ds.catchUp(ctx, job.before)
 	}
 	if job.snapshot != nil {
 		ds.write(ctx, job.snapshot)
@@ -440,6 +462,17 @@ func (ds *disks) write(ctx context.Context, s *tree.Snapshot) {
 	ds.once.Do(func() { close(ds.began) })
 }
 
+// catchUp leads directories that this process has not led anywhere yet to a snapshot before the one that is to be written:
+// what has gone since is known by what was there.
+func (ds *disks) catchUp(ctx context.Context, to *tree.Snapshot) {
+	ds.last, ds.states = to, nil
+	for _, s := range ds.all {
+		if s.dir != nil && !s.led {
+			s.err = ds.applyOne(ctx, s)
+		}
+	}
+}
+
 func (ds *disks) begun(at time.Time) {
 	ds.seen.Lock()
 	defer ds.seen.Unlock()
@@ -452,7 +485,9 @@ func (ds *disks) applyOne(ctx context.Context, s *storeDisk) error {
 			return err
 		}
 	}
-	return s.dir.Apply(ctx, ds.last)
+	err := s.dir.Apply(ctx, ds.last)
+	s.led = s.led || err == nil
+	return err
 }
 
 // alarm fires when what has failed is to be tried again.
@@ -556,6 +591,8 @@ type lastGood struct {
 	mu       sync.Mutex
 	versions map[string][]*tree.Version
 }
+
+func newLastGood() *lastGood { return &lastGood{versions: map[string][]*tree.Version{}} }
 
 func (g *lastGood) of(src kvsync.Source) []*tree.Version {
 	g.mu.Lock()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -146,6 +147,77 @@ func TestChangedSettingsDoNotWaitForADiskThatHangs(t *testing.T) {
 			stop()
 			<-ended
 		})
+	}
+}
+
+// A store that leaves before its directory was led anywhere by this process takes its files along all the same.
+func TestFilesOfAStoreThatLeavesAtOnceGo(t *testing.T) {
+	store := t.TempDir()
+	cfg, problems := config.FromURLs([]string{"https://contoso-web.vault.azure.net/secrets/www"}, store)
+	if cfg == nil {
+		t.Fatal(problems)
+	}
+	cfg.Certificates[0].Persistent.Files = filesInstead
+	w, c := wanted{cfg: cfg}, cfg.Certificates[0]
+	v := tree.NewVersion("1", time.Now(), time.Now(), selfSigned(t), viewsOf(c, nil))
+	shown, err := tree.Build(tree.Spec{Entries: []tree.Entry{entry(c, nil)}}, func(string) tree.Shown {
+		return tree.Shown{Versions: []*tree.Version{v}, Current: v}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	emptied, err := tree.Build(tree.Spec{Stores: []string{store}}, nil) // the directory goes last
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := func() (all []string) {
+		entries, err := os.ReadDir(store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name(), ".") {
+				all = append(all, e.Name())
+			}
+		}
+		return all
+	}
+	// process is one that takes over, and whose disk answers later.
+	process := func(do func(context.Context, *disks)) {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			answers, ended := make(chan struct{}), make(chan struct{})
+			ds := newDisks()
+			ds.options = func(string) disk.Options {
+				<-answers
+				return disk.Options{Certificates: diskCertificates(w, store, nil)}
+			}
+			ds.take(w, nil)
+			go func() {
+				defer close(ended)
+				ds.run(ctx)
+			}()
+			synctest.Wait()
+			do(ctx, ds)
+			close(answers)
+			synctest.Wait()
+			stop()
+			<-ended
+		})
+	}
+	process(func(ctx context.Context, ds *disks) { ds.apply(ctx, shown) })
+	if len(files()) == 0 {
+		t.Fatal("nothing is written: the test shows nothing")
+	}
+	process(func(ctx context.Context, ds *disks) {
+		none := wanted{cfg: &config.Config{}}
+		ds.apply(ctx, shown)
+		ds.set(ctx, none)
+		ds.apply(ctx, emptied)
+		ds.end(ctx, none)
+	})
+	if left := files(); len(left) > 0 {
+		t.Errorf("files are left: %q", left)
 	}
 }
 
