@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -111,13 +112,16 @@ func TestLinesWithoutRoomAreCounted(t *testing.T) {
 	for range 9 {
 		o.add(line)
 	}
-	dropped, waiting, trouble := o.state()
-	if dropped != 10 || waiting > 2*bufferedLines || waiting < bufferedLines-len(line) || trouble != nil {
-		t.Errorf("%d dropped, %d bytes wait, %v", dropped, waiting, trouble)
+	state := func() (r Report) {
+		o.report(&r)
+		return r
+	}
+	if r := state(); r.Dropped != 10 || r.Waiting > 2*bufferedLines || r.Waiting < bufferedLines-len(line) || r.WaitingLines != r.Waiting/len(line) || r.Trouble != nil {
+		t.Errorf("%+v", r)
 	}
 	lines := bufio.NewReaderSize(r, 1<<20)
 	for range 2 * bufferedLines / len(line) {
-		if _, waiting, _ := o.state(); waiting < bufferedLines/2 {
+		if state().Waiting < bufferedLines/2 {
 			break
 		}
 		if _, err := lines.ReadString('\n'); err != nil {
@@ -150,6 +154,30 @@ func TestLinesWithoutRoomAreCounted(t *testing.T) {
 	}
 	if err := <-written; err != nil {
 		t.Error(err)
+	}
+	if r := state(); r.Waiting != 0 || r.WaitingLines != 0 {
+		t.Errorf("when all is written: %+v", r)
+	}
+}
+
+// A write that is not over soon is told, with what waits for it.
+func TestOutputThatHangsIsToldAfterAWhile(t *testing.T) {
+	began := time.Now()
+	for _, c := range []struct {
+		path string
+		ago  time.Duration
+		want string // a part of the fact; "": nothing is wrong
+	}{
+		{"", hangsAfter / 2, ""},
+		{"", hangsAfter + time.Second, "nobody has read the log for 4s: 7 lines of the audit wait, 3 were dropped"},
+		{"/var/log/kvfs/audit.log", 2 * time.Minute, "the audit file /var/log/kvfs/audit.log has not answered for 2m0s: 7 lines wait, 3 were dropped"},
+	} {
+		o := &output{path: c.path, lines: 7, dropped: 3, began: began.Add(-c.ago)}
+		var r Report
+		o.report(&r)
+		if (c.want == "") != (r.Trouble == nil && r.HangsSince == nil) || r.Trouble != nil && (r.Trouble.Fact != c.want || r.Trouble.Hint == "" || !r.HangsSince.Equal(o.began.Truncate(time.Second))) {
+			t.Errorf("after %v: %+v, %+v since %v", c.ago, r.Trouble, r, r.HangsSince)
+		}
 	}
 }
 

@@ -342,9 +342,13 @@ func (a *Auditor) answer(m message, fds []int) {
 			return
 		}
 		a.all = m.Options.All
-		if err := a.out.configure(m.Options.File); err != nil {
-			reply.Error = asError(err)
-		}
+		a.out.configure(m.Options.File, func(err error) { // by the one who writes: opening may wait for a disk
+			if err != nil {
+				reply.Error = asError(err)
+			}
+			a.reply(reply)
+		})
+		return
 	case askFiles:
 		var t tally
 		if len(fds) == 1 {
@@ -356,7 +360,7 @@ func (a *Auditor) answer(m message, fds []int) {
 		return
 	case askReport:
 		r := a.report
-		r.Dropped, r.Waiting, r.Trouble = a.out.state()
+		a.out.report(&r)
 		r.Users = a.perUser()
 		reply.Report = &r
 	case askReaders:

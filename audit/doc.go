@@ -21,8 +21,9 @@
 //   - Nothing waits for an auditor: events are queued by the kernel, a bounded number,
 //     and no permission is ever asked of it (FAN_OPEN_PERM). One that is stopped or slow
 //     loses events, and says how many times.
-//   - The auditor does not wait for a disk or a pipe: lines go through a bounded buffer,
-//     and what has no room is counted.
+//   - Who reads events does not wait for a disk or a pipe: lines go through a bounded
+//     buffer, and what has no room is counted. Another goroutine writes them, and opens and
+//     closes the file.
 //   - No call of the auditor asks the file system for anything: a server that is dead
 //     does not keep it from reading events ([unix.AT_STATX_DONT_SYNC]).
 //   - Memory is bounded, whatever others open.

@@ -35,12 +35,13 @@ type Report struct {
 	Opens   uint64    `json:"opens"` // that were to be written
 	// Users are these opens by the number of the user; beyond maxUsers of them "other", and
 	// "unknown" where the process had ended.
-	Users    map[string]uint64 `json:"users,omitempty"`
-	Dropped  uint64            `json:"dropped"`  // of these, for want of room in the buffer
-	Waiting  int               `json:"waiting"`  // bytes of lines that are not written yet
-	Overflow uint64            `json:"overflow"` // times that the kernel's queue was full; how much was lost nobody knows
-	Gone     uint64            `json:"gone"`     // opens of processes of which the number alone is known
-	Lost     uint64            `json:"lost"`     // events that could not be read
+	Users        map[string]uint64 `json:"users,omitempty"`
+	Dropped      uint64            `json:"dropped"` // of these, for want of room in the buffer
+	Waiting      int               `json:"waiting"` // bytes of lines that are not written yet
+	WaitingLines int               `json:"waitingLines"`
+	Overflow     uint64            `json:"overflow"` // times that the kernel's queue was full; how much was lost nobody knows
+	Gone         uint64            `json:"gone"`     // opens of processes of which the number alone is known
+	Lost         uint64            `json:"lost"`     // events that could not be read
 	// Forgotten is how often there was no room to remember what a process has read.
 	Forgotten uint64 `json:"forgotten"`
 	// Priority of the thread that reads events: "realtime", "high", or "" if it is like
@@ -48,6 +49,8 @@ type Report struct {
 	Priority string `json:"priority"`
 	// Exits tells whether the kernel's record of ended processes is to be had.
 	Exits bool `json:"exits"`
+	// HangsSince is since when a write waits for a disk or a reader; nil: none does for long.
+	HangsSince *time.Time `json:"hangsSince,omitempty"`
 	// Trouble is why lines cannot be written at the moment.
 	Trouble *Error `json:"trouble,omitempty"`
 }

@@ -17,6 +17,13 @@ const (
 	bufferedLines = 4 << 20
 	// writeRetry is how long after a failure it is tried again.
 	writeRetry = time.Second
+	// openPatience is how long it may take to open a file until that is held to be trouble.
+	openPatience = time.Second
+	// hangsAfter is how long it may take to write a portion.
+	hangsAfter = 3 * time.Second
+	// portion is how many bytes are written at a time, or a line more: who reads slowly is told
+	// from somebody who does not read.
+	portion = 64 << 10
 )
 
 // output takes lines without ever waiting, and writes them.
@@ -26,44 +33,54 @@ type output struct {
 	mu      sync.Mutex
 	pending []byte
 	moving  int // bytes that the writer has taken and not written
+	lines   int // in both
 	dropped uint64
 	said    uint64 // of dropped, in a line
 	trouble *Error
-	target  target
-	changed bool // target was
+	began   time.Time // when the writer began what it does now, which may wait for others; zero: it waits for work
+	path    string    // where to; "": the log
+	next    *target   // that the writer has not seen; nil: none
 	closed  bool
-	wake    chan struct{}
+	wake    chan struct{} // there is something to do
+	turn    chan struct{} // there is a next target: it need not wait for the retry of the one before
 }
 
 // target is where lines go.
 type target struct {
-	path string   // "": the log
-	file *os.File // open; nil: to be opened
+	path   string      // "": the log
+	opened func(error) // is told what came of opening it
 }
 
-func newOutput(log *os.File) *output { return &output{log: log, wake: make(chan struct{}, 1)} }
+func newOutput(log *os.File) *output {
+	return &output{log: log, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+}
 
-// configure changes where lines go, from the next ones on. What fails is tried again.
-func (o *output) configure(path string) error {
-	next := target{path: path}
-	var err error
-	if path != "" {
-		next.file, err = openAudit(path)
-	}
+// configure changes where lines go, from the next ones on. It waits for no disk: opened is told what came of that, once,
+// also if nothing has come of it yet. What fails is tried again.
+func (o *output) configure(path string, opened func(error)) {
+	var once sync.Once
+	late := time.AfterFunc(openPatience, func() {
+		once.Do(func() {
+			opened(&Error{Fact: fmt.Sprintf("the audit file %s has not been opened for %v; lines wait", path, openPatience), Hint: hangHint})
+		})
+	})
+	next := &target{path, func(err error) {
+		late.Stop()
+		once.Do(func() { opened(err) })
+	}}
 	o.mu.Lock()
-	if o.changed && o.target.file != nil { // which the writer has not seen
-		defer o.target.file.Close()
-	}
 	defer o.mu.Unlock()
-	o.target, o.changed = next, true
-	o.trouble = troubleOf(err)
-	o.signal()
-	return err
+	o.next = next
+	signal(o.wake)
+	signal(o.turn)
 }
 
-func (o *output) signal() {
+// hangHint is for a file that cannot be waited for.
+const hangHint = "a disk, or a file system over the network, does not answer; see the kernel's log"
+
+func signal(c chan struct{}) {
 	select {
-	case o.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -80,22 +97,34 @@ func (o *output) add(parts ...[]byte) bool {
 		o.dropped++
 		return false
 	}
-	if o.dropped > o.said {
+	if o.lines++; o.dropped > o.said {
+		o.lines++
 		o.pending = fmt.Appendf(o.pending, `{"time":%q,"audit":"dropped","lines":%d}`+"\n", time.Now().UTC().Format(time.RFC3339Nano), o.dropped-o.said)
 		o.said = o.dropped
 	}
 	for _, p := range parts {
 		o.pending = append(o.pending, p...)
 	}
-	o.signal()
+	signal(o.wake)
 	return true
 }
 
-// state is for a report.
-func (o *output) state() (dropped uint64, waiting int, trouble *Error) {
+// report enters how the writing does.
+func (o *output) report(r *Report) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.dropped, len(o.pending) + o.moving, o.trouble
+	r.Dropped, r.Waiting, r.WaitingLines, r.Trouble = o.dropped, len(o.pending)+o.moving, o.lines, o.trouble
+	hung := time.Since(o.began)
+	if o.began.IsZero() || hung < hangsAfter {
+		return
+	}
+	since := o.began.UTC().Truncate(time.Second)
+	r.HangsSince = &since
+	r.Trouble = &Error{Hint: hangHint, Fact: fmt.Sprintf("the audit file %s has not answered for %v: %d lines wait, %d were dropped", o.path, hung.Truncate(time.Second), o.lines, o.dropped)}
+	if o.path == "" {
+		r.Trouble = &Error{Hint: "find out what reads the standard error of kvfs, and has stopped to",
+			Fact: fmt.Sprintf("nobody has read the log for %v: %d lines of the audit wait, %d were dropped", hung.Truncate(time.Second), o.lines, o.dropped)}
+	}
 }
 
 // close lets write end when it has written what there is.
@@ -103,14 +132,14 @@ func (o *output) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.closed = true
-	o.signal()
+	signal(o.wake)
 }
 
-// write writes lines until close; what fails then is lost.
+// write writes lines until close; what fails then is lost. It alone opens and closes files.
 func (o *output) write() error {
 	var lines, spare []byte // taken, and not written yet
 	var file *os.File
-	var at target
+	path := ""
 	retry := time.NewTicker(writeRetry)
 	defer retry.Stop()
 	for {
@@ -119,29 +148,38 @@ func (o *output) write() error {
 			lines, o.pending = o.pending, spare[:0]
 			spare = lines
 		}
-		var former *os.File
-		if o.changed {
-			former = file
-			at, o.changed = o.target, false
-			file = at.file
-		}
 		o.moving = len(lines)
-		closed := o.closed
+		next, closed := o.next, o.closed
+		if o.next = nil; next != nil || len(lines) > 0 {
+			o.began = time.Now()
+		}
 		o.mu.Unlock()
-		if former != nil {
-			former.Close() // which may wait for a disk
+		if next != nil {
+			if file != nil && path != next.path {
+				file.Close()
+				file = nil
+			}
+			path = next.path
+			o.turned(path)
 		}
 		var err error
-		if len(lines) > 0 {
-			if at.path == "" {
+		if path != "" && (next != nil || len(lines) > 0) {
+			file, err = reopened(file, path)
+		}
+		if next != nil || err != nil {
+			o.came(err, nil, lines)
+		}
+		if next != nil {
+			next.opened(err)
+		}
+		if err == nil && len(lines) > 0 {
+			before := lines
+			if path == "" {
 				lines, err = writeLines(o.log, lines, false)
-			} else if file, err = reopened(file, at.path); err == nil {
+			} else {
 				lines, err = writeLines(file, lines, true)
 			}
-			o.mu.Lock()
-			o.trouble, o.moving = troubleOf(err), len(lines)
-			o.mu.Unlock()
-			if err == nil {
+			if o.came(err, before[:len(before)-len(lines)], lines); err == nil {
 				continue
 			}
 		}
@@ -149,10 +187,31 @@ func (o *output) write() error {
 			return err
 		}
 		if err != nil {
-			<-retry.C
+			select {
+			case <-retry.C:
+			case <-o.turn:
+			}
 			continue
 		}
 		<-o.wake
+	}
+}
+
+// turned takes down where the writer writes to from now on.
+func (o *output) turned(path string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.path = path
+}
+
+// came takes down what the writer has come to.
+func (o *output) came(err error, written, left []byte) {
+	n := bytes.Count(written, []byte("\n"))
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.trouble, o.moving, o.began = troubleOf(err), len(left), time.Time{}
+	if o.lines -= n; err == nil && len(left) > 0 {
+		o.began = time.Now()
 	}
 }
 
@@ -169,12 +228,16 @@ func reopened(file *os.File, path string) (*os.File, error) {
 	return openAudit(path)
 }
 
-// writeLines writes whole lines. What is returned was not written. Of a file of our own
-// the beginning of a line is taken back.
+// writeLines writes a portion of whole lines. What is returned was not written. Of a file of
+// our own the beginning of a line is taken back.
 func writeLines(f *os.File, lines []byte, own bool) (rest []byte, err error) {
-	n, err := f.Write(lines)
+	now := lines
+	if len(now) > portion {
+		now = now[:portion+bytes.IndexByte(now[portion:], '\n')+1]
+	}
+	n, err := f.Write(now)
 	if err == nil {
-		return nil, nil
+		return lines[n:], nil
 	}
 	whole := bytes.LastIndexByte(lines[:n], '\n') + 1
 	if torn := int64(n - whole); own && torn > 0 {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -178,6 +180,68 @@ func TestRenewalRightAfterTheStartIsOne(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.is("50ms reload nginx.service: a 1>2")
 	})
+}
+
+// onRecord calls a function at each record of a log.
+type onRecord struct {
+	slog.Handler
+	call func()
+}
+
+func (h onRecord) Handle(context.Context, slog.Record) error {
+	h.call()
+	return nil
+}
+
+func (h onRecord) WithAttrs([]slog.Attr) slog.Handler { return h }
+
+// News that come at any moment of a landing are not lost: neither those that come when an action ends nor those that
+// come while that is taken down.
+func TestNewsWhileAFlightLandsAreTakenUp(t *testing.T) {
+	for _, during := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.takes = time.Second
+			w.serve("a", "1", nginx)
+			w.serve("b", "1", haproxy)
+			var looks sync.WaitGroup
+			version := 1
+			renew := func() { w.serve("b", fmt.Sprint(version), haproxy) }
+			var r *Runner
+			logger := slog.New(onRecord{slog.NewTextHandler(io.Discard, nil), func() {
+				if during && version%2 == 0 { // a's has landed; who logs has locked what Look wants to have
+					version++
+					renew()
+					looks.Go(r.Look)
+				}
+			}})
+			r = New(Options{Serving: w.serving, Paths: pathsBelow, Logger: logger, perform: w.perform})
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- r.Run(ctx) }()
+			r.Look()
+			synctest.Wait()
+			for range 200 {
+				version++ // an even number
+				w.serve("a", fmt.Sprint(version))
+				r.Look()
+				time.Sleep(gather + w.takes) // it lands now
+				if !during {
+					version++
+					renew()
+					r.Look()
+				}
+				time.Sleep(10 * time.Second) // and the runner sleeps for an hour, but for the news
+				synctest.Wait()
+				looks.Wait()
+				if pending := r.Report(); len(pending[0].Pending)+len(pending[1].Pending) > 0 || version%2 == 0 {
+					t.Fatalf("during the landing: %t; version %d: %+v", during, version, pending)
+				}
+			}
+			stop()
+			<-ended
+		})
+	}
 }
 
 // What comes while an action is done is another run of it, for the newest alone.

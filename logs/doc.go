@@ -4,7 +4,7 @@
 // A collector cannot hold kvfs up, and no sink fails a caller: the collector is fed from a bounded queue by Run, a file
 // that cannot be written is left out until it can be, and what goes wrong with one sink is said on the others, once when it
 // begins and once when it is over. What is logged before the settings are known (Configure) reaches the file and the
-// collector as well.
+// collector as well: the first records, and how many there was no room for.
 //
 // A Logs belongs to one process. Several may write to one file: lines are appended whole, and each process finds out when
 // another one has rotated it.

@@ -222,6 +222,37 @@ func TestEverySinkSaysWhatIsWrongWithAnother(t *testing.T) {
 	}
 }
 
+// What is logged before the settings are known has room up to a bound. How much had none is said once, of what the settings
+// want to have.
+func TestRecordsBeforeTheSettingsAreCounted(t *testing.T) {
+	for _, c := range []struct {
+		records, debug int
+		want           string // "": nothing was dropped
+	}{{early, 0, ""}, {early, 7, ""}, {early + 3, 7, "dropped=3"}} {
+		path, stderr := filepath.Join(t.TempDir(), "kvfs.log"), &lines{}
+		l := New(Options{Stderr: stderr, Format: Text, Level: slog.LevelDebug})
+		numbered(l, 0, c.records)
+		for range c.debug {
+			l.Logger().Debug("in detail")
+		}
+		settings := Settings{Format: Text, Level: slog.LevelInfo, File: FileOptions{Path: path, Size: 1 << 20, Files: 1}}
+		l.Configure(settings)
+		l.Configure(settings)
+		numbered(l, c.records, c.records+1)
+		got := read(t, path)
+		want := early + 1
+		if c.want != "" {
+			want++
+		}
+		if strings.Count(got, "\n") != want || !strings.Contains(got, fmt.Sprintf(`"record %d"`, c.records)) || strings.Count(got, "were dropped") != want-early-1 || !strings.Contains(got, c.want) {
+			t.Errorf("%d records: the file has %d lines, want %d, and ends in %q", c.records, strings.Count(got, "\n"), want, got[max(0, len(got)-300):])
+		}
+		if strings.Contains(stderr.String(), "were dropped") || strings.Count(stderr.String(), "record ") != c.records+1 {
+			t.Errorf("%d records: standard error has missed nothing, and says %q", c.records, stderr.String()[max(0, len(stderr.String())-300):])
+		}
+	}
+}
+
 func TestLevelAndFormatFollowTheSettings(t *testing.T) {
 	stderr := &lines{}
 	l := New(Options{Stderr: stderr, Level: slog.LevelWarn})

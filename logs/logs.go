@@ -52,8 +52,10 @@ type Logs struct {
 	file      *file
 	forwarder *forwarder
 
+	// What follows is until Configure is called the first time.
 	mu      sync.Mutex
-	waiting []record // until Configure is called the first time
+	waiting []record
+	missed  map[slog.Level]int // records that there was no room for
 	settled atomic.Bool
 }
 
@@ -118,14 +120,22 @@ func (l *Logs) Configure(s Settings) {
 	l.Show(s.Format, s.Level)
 	l.file.set(s.File, s.Format == JSON)
 	l.forwarder.aim(s.Target)
-	waiting := l.waiting
-	l.waiting = nil
+	waiting, missed := l.waiting, 0
+	for level, n := range l.missed {
+		if level >= s.Level {
+			missed += n
+		}
+	}
+	l.waiting, l.missed = nil, nil
 	l.settled.Store(true)
 	l.mu.Unlock()
 	for _, r := range waiting {
 		if r.level >= s.Level {
 			l.deliver(r, r.sinks)
 		}
+	}
+	if missed > 0 {
+		l.deliver(note(slog.LevelWarn, "log records were dropped: there were too many before the settings were known", "dropped", missed), toFile|toCollector)
 	}
 }
 
@@ -152,6 +162,11 @@ func (l *Logs) handle(r record, to sinks) {
 		if !l.settled.Load() {
 			if r.sinks = to; len(l.waiting) < early {
 				l.waiting = append(l.waiting, r)
+			} else {
+				if l.missed == nil {
+					l.missed = map[slog.Level]int{}
+				}
+				l.missed[r.level]++
 			}
 			l.mu.Unlock()
 			return

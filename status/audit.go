@@ -13,9 +13,14 @@ type Audit struct {
 	// Users are the opens by the number of the user, "other" and "unknown".
 	Users map[string]uint64 `json:"users,omitempty"`
 	// Dropped are those of the opens that are not written, for want of room in the buffer:
-	// the file or the pipe was too slow, or full. Waiting is how many bytes are in there.
-	Dropped uint64 `json:"dropped"`
-	Waiting int    `json:"waiting"`
+	// the file or the pipe was too slow, or full. Waiting is how many bytes are in there, in
+	// WaitingLines.
+	Dropped      uint64 `json:"dropped"`
+	Waiting      int    `json:"waiting"`
+	WaitingLines int    `json:"waitingLines"`
+	// HangsSince is since when a write waits for a disk that does not answer, or for somebody
+	// who does not read.
+	HangsSince *time.Time `json:"hangsSince,omitempty"`
 	// Overflow is how many times the kernel's queue was full. How many opens each time has
 	// cost nobody knows.
 	Overflow uint64 `json:"overflow"`

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -86,18 +87,16 @@ func IsKeptEndpoint(name string) bool { return strings.HasPrefix(name, keptEndpo
 type Endpoint struct {
 	at       Address
 	listener net.Listener
+	patience time.Duration // with who asks; 0: askPatience
 }
 
 // OpenEndpoint listens. A Unix socket that nobody answers at is replaced; one that
 // somebody does, or anything else at its path, is an error.
 func OpenEndpoint(at Address) (*Endpoint, error) {
 	e := &Endpoint{at: at}
-	var err error
 	if !at.socket() {
-		// "localhost" may be two addresses, of which programs try either first.
-		e.listener, err = net.Listen("tcp", strings.Replace(at.Listen, "localhost:", "127.0.0.1:", 1))
-		if err != nil {
-			return nil, fmt.Errorf("listening for metrics: %w", err)
+		if err := e.listen(net.ListenConfig{}); err != nil {
+			return nil, err
 		}
 		return e, nil
 	}
@@ -115,6 +114,61 @@ func OpenEndpoint(at Address) (*Endpoint, error) {
 		return nil, err
 	}
 	return e, nil
+}
+
+// listen at an address of TCP.
+func (e *Endpoint) listen(with net.ListenConfig) (err error) {
+	// "localhost" may be two addresses, of which programs try either first.
+	e.listener, err = with.Listen(context.Background(), "tcp", strings.Replace(e.at.Listen, "localhost:", "127.0.0.1:", 1))
+	if err != nil {
+		return fmt.Errorf("listening for metrics: %w", err)
+	}
+	return nil
+}
+
+// Beside is OpenEndpoint for an address that may overlap with that of this one, which goes on as it is: 127.0.0.1 and
+// 0.0.0.0 with the same port are the kernel's to refuse, unless both sockets say that they share it. They do so here,
+// for no longer than this takes.
+func (e *Endpoint) Beside(at Address) (next *Endpoint, err error) {
+	if e.at.socket() || at.socket() {
+		return OpenEndpoint(at)
+	}
+	former, err := e.listener.(syscall.Conn).SyscallConn()
+	if err == nil {
+		err = sharePort(former, true)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, sharePort(former, false)) }()
+	next = &Endpoint{at: at}
+	if err := next.listen(net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return sharePort(c, true) }}); err != nil {
+		return nil, err
+	}
+	now, err := next.listener.(syscall.Conn).SyscallConn()
+	if err == nil {
+		err = sharePort(now, false)
+	}
+	if err != nil {
+		next.Close()
+		return nil, err
+	}
+	return next, nil
+}
+
+// sharePort says whether another socket of this user, which says so too, may have the port of this one.
+func sharePort(c syscall.RawConn, may bool) (err error) {
+	value := 0
+	if may {
+		value = 1
+	}
+	if other := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, value) }); other != nil {
+		err = other
+	}
+	if err != nil {
+		return fmt.Errorf("listening for metrics: sharing a port: %w", err)
+	}
+	return nil
 }
 
 // vacate makes room for a Unix socket.
@@ -212,11 +266,14 @@ func (e *Endpoint) Keep(keep func(name string, fd int) error) error {
 
 // Serve answers until ctx ends, and leaves the file of a Unix socket: see Remove.
 func (e *Endpoint) Serve(ctx context.Context, p Prober) error {
-	srv := &http.Server{Handler: newMux(p), ReadTimeout: askPatience, WriteTimeout: answerPatience, IdleTimeout: idlePatience, MaxHeaderBytes: requestBytesMost}
-	if err := serve(ctx, srv, netutil.LimitListener(e.listener, connectionsMost)); err != nil {
+	if err := serve(ctx, e.server(p), netutil.LimitListener(e.listener, connectionsMost)); err != nil {
 		return fmt.Errorf("answering at %s: %w", e.at.Listen, err)
 	}
 	return nil
+}
+
+func (e *Endpoint) server(p Prober) *http.Server {
+	return &http.Server{Handler: newMux(p), ReadTimeout: cmp.Or(e.patience, askPatience), WriteTimeout: answerPatience, IdleTimeout: idlePatience, MaxHeaderBytes: requestBytesMost}
 }
 
 // Remove takes away the file of a Unix socket, when there is to be no successor.

@@ -421,9 +421,10 @@ var (
 	auditUp       = gauge("kvfs_audit_up", "1 if opens are written down as the settings ask, 0 while they are not; absent where they do not ask for it.")
 	auditOpens    = counter("kvfs_audit_opens_total", "Opens of keys, or of all files where the settings ask for that, by the user: a number, other (beyond 256 users) or unknown (the process had ended).", "uid")
 	auditDropped  = counter("kvfs_audit_dropped_total", "Opens that are not written: for want of room (buffer), or because the event could not be read (event).", "reason")
+	auditWaiting  = gauge("kvfs_audit_waiting_lines", "Lines that are not written yet: they grow where the file or the log does not answer.")
 	auditOverflow = counter("kvfs_audit_queue_overflows_total", "Times that the kernel's queue was full. How many opens each time has cost nobody knows.")
 	auditUnnamed  = counter("kvfs_audit_unnamed_total", "Opens by processes that had ended, of which the number alone is known.")
-	auditFamilies = []*family{auditUp, auditOpens, auditDropped, auditOverflow, auditUnnamed}
+	auditFamilies = []*family{auditUp, auditOpens, auditDropped, auditWaiting, auditOverflow, auditUnnamed}
 )
 
 func collectAudit(s sink, r *Report) {
@@ -437,6 +438,7 @@ func collectAudit(s sink, r *Report) {
 	}
 	s.send(auditDropped, float64(a.Dropped), "buffer")
 	s.send(auditDropped, float64(a.Lost), "event")
+	s.send(auditWaiting, float64(a.WaitingLines))
 	s.send(auditOverflow, float64(a.Overflow))
 	s.send(auditUnnamed, float64(a.Gone))
 }

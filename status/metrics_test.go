@@ -38,7 +38,7 @@ func full() Report {
 		Hooks: []Hook{{Action: "reload nginx.service", Runs: 4, LastSuccess: day(2)}, {Action: "reload nginx.service", Runs: 1, Failures: 3, Pending: []string{"a", "b"}, LastSuccess: day(1)},
 			{Action: "command /bin/x --token s3cret", Failures: 1, Pending: []string{"a"}, Error: wrong},
 			{On: OnAlert, Action: "command /bin/x --token s3cret", Failures: 2, Pending: []string{"a", "b", "c"}, Error: wrong}, {On: OnAlert, Action: "the chat", Runs: 7}},
-		Audit: &Audit{Opens: 12, Users: map[string]uint64{"33": 9, "unknown": 3}, Dropped: 2, Lost: 1, Overflow: 4, Gone: 3},
+		Audit: &Audit{Opens: 12, Users: map[string]uint64{"33": 9, "unknown": 3}, Dropped: 2, Lost: 1, Overflow: 4, Gone: 3, WaitingLines: 8},
 		Held:  Held{Versions: 3, Bytes: 4000}, Cache: Cache{Versions: 1, Bytes: 10, Limit: 100, Hits: 5, Misses: 4, Evictions: 3, Failures: 2}, Image: Image{Records: 8, Bytes: 900, Size: 4096, Secret: true},
 	}
 }
@@ -250,6 +250,76 @@ func TestEndpointIsKeptForTheNext(t *testing.T) {
 			t.Error(network, code)
 		}
 	}
+}
+
+// Who connects and does not ask, or does not come to an end with it, is not waited for: there is room for few.
+func TestWhoDoesNotAskIsNotWaitedFor(t *testing.T) {
+	e, err := OpenEndpoint(Address{Listen: freePort(t), Group: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.patience = 100 * time.Millisecond
+	listenAt(t, e, prober{full})
+	for _, said := range []string{"", "GET /metrics HT", "GET /metrics HTTP/1.1\r\nHost: x\r\nX: ", "GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx"} {
+		c, err := net.Dial("tcp", e.at.Listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, said); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second)) // which no machine takes to close it
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("after %q it waits for more", said)
+		}
+	}
+	if usual := (&Endpoint{}).server(prober{full}).ReadTimeout; usual != 5*time.Second {
+		t.Errorf("the usual patience is %v", usual)
+	}
+}
+
+// Addresses that overlap follow one another, and whoever connects meanwhile is answered; where somebody else has the
+// port, all stays as it was.
+func TestEndpointMovesBesideItself(t *testing.T) {
+	_, port, err := net.SplitHostPort(freePort(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := OpenEndpoint(Address{Listen: "127.0.0.1:" + port, Group: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := listenAt(t, now, prober{full})
+	answers := func(when string) {
+		t.Helper()
+		if code, _ := get(t, "tcp", "127.0.0.1:"+port, "/healthz"); code != 200 {
+			t.Error(when, code)
+		}
+	}
+	for _, listen := range []string{"0.0.0.0:" + port, "127.0.0.1:" + port, "localhost:" + port, "[::]:" + port, "127.0.0.1:" + port} {
+		next, err := now.Beside(Address{Listen: listen, Group: -1})
+		if err != nil {
+			t.Fatalf("from %s to %s: %v", now.at.Listen, listen, err)
+		}
+		former := stop
+		now, stop = next, listenAt(t, next, prober{full})
+		answers("beside the former")
+		former()
+		answers(listen)
+		if _, err := OpenEndpoint(Address{Listen: listen, Group: -1}); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("a second one at %s: %v", listen, err)
+		}
+	}
+	taken, err := OpenEndpoint(Address{Listen: freePort(t), Group: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	if next, err := now.Beside(Address{Listen: taken.listener.Addr().String(), Group: -1}); next != nil || !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("at the port of somebody else: %v, %v", next, err)
+	}
+	answers("where it stays")
 }
 
 func freePort(t *testing.T) string {

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -266,7 +267,7 @@ func (s *Server) Serve(ctx context.Context, service Service) error {
 // serve answers until ctx ends. Requests end with it, and get a second to say so: the one
 // for a stop wants its answer.
 func serve(ctx context.Context, srv *http.Server, l net.Listener) error {
-	srv.ReadHeaderTimeout, srv.BaseContext = 5*time.Second, func(net.Listener) context.Context { return ctx }
+	srv.ReadHeaderTimeout, srv.BaseContext = cmp.Or(srv.ReadTimeout, askPatience), func(net.Listener) context.Context { return ctx }
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(ended)
@@ -280,6 +281,7 @@ func serve(ctx context.Context, srv *http.Server, l net.Listener) error {
 		<-ended
 	}
 	if !errors.Is(err, http.ErrServerClosed) {
+		_ = srv.Close() // who is connected is not answered by what has no place any more
 		return err
 	}
 	return nil

@@ -249,8 +249,9 @@ func (r *runner) waitFor(ctx context.Context, b *breaker, first bool, tried *cer
 			continue
 		}
 		n++
-		c.wanted = false
-		r.record(ctx, outcome{cert: c, settings: r.generation, started: began, err: b.err, shared: true})
+		urged := c.urged
+		c.wanted, c.urged = false, false
+		r.record(ctx, outcome{cert: c, settings: r.generation, started: began, err: b.err, shared: true, urged: urged})
 		r.hold(c, b.until)
 		r.fulfil(c)
 	}

@@ -54,8 +54,10 @@ type certificate struct {
 	settled                        bool // see history
 	held                           bool // next is when its breaker lets somebody through
 	failures                       int
+	spare                          int // of these, tries that somebody has asked for
 	err                            error
 	wanted                         bool      // to be tried now, whatever the schedule says
+	urged                          bool      // somebody has asked for the next try
 	retired                        bool      // the settings have it no more: never to be tried
 	asked                          time.Time // since when this process is to have it
 
@@ -94,13 +96,14 @@ type attempt struct {
 	source   Source
 	policy   Policy
 	settings int             // a number that changes with them
+	urged    bool            // by somebody, and not by the schedule
 	versions []*tree.Version // that need no reading
 	bad      digest
 	badErr   error
 }
 
 func (c *certificate) attempt() attempt {
-	return attempt{cert: c, source: c.source, policy: c.policy, versions: c.versions, bad: c.bad, badErr: c.badErr}
+	return attempt{cert: c, source: c.source, policy: c.policy, urged: c.urged, versions: c.versions, bad: c.bad, badErr: c.badErr}
 }
 
 // outcome of one try.
@@ -115,11 +118,12 @@ type outcome struct {
 	err      error         // beside a version: what is missing in it
 	again    bool          // the same value may be good at another time
 	shared   bool          // it was another certificate that was tried
+	urged    bool          // somebody has asked for it
 }
 
 // try fetches a certificate and reads it if its version is new.
 func (a attempt) try(ctx context.Context, v Vault) outcome {
-	o := outcome{cert: a.cert, settings: a.settings, started: time.Now()}
+	o := outcome{cert: a.cert, settings: a.settings, urged: a.urged, started: time.Now()}
 	o.secret, o.err = v.Get(ctx, a.source.Identity, a.source.Ref)
 	if o.err != nil {
 		return o
@@ -191,10 +195,12 @@ func (c *certificate) record(o outcome, now time.Time, keep int) (changed bool) 
 	}
 	defer func() { c.remark(o.secret, now) }()
 	if o.err == nil || o.version != nil {
-		c.failures, c.lastSuccess, c.disabled = 0, now, false
+		c.failures, c.spare, c.lastSuccess, c.disabled = 0, 0, now, false
 		return c.adopt(o, now, keep)
 	}
-	c.failures++
+	if c.failures++; o.urged {
+		c.spare++
+	}
 	switch {
 	case o.secret != nil && !o.again:
 		c.bad, c.badErr = digestOf(o.secret), o.err

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"kvfs/certs"
 	"kvfs/image"
 	"kvfs/tree"
 	"kvfs/vault"
@@ -204,9 +205,15 @@ func machine(t *testing.T, ctx context.Context, v *fleetVault, number int, after
 	}
 	set.Spec = func() tree.Spec { return spec }
 	time.Sleep(after)
-	s := New(Options{Publisher: void{}, Seed: fmt.Sprint("machine-", number), Renewed: func(r Renewal) {
-		i, _ := strconv.Atoi(strings.TrimPrefix(r.Source.Ref.Name(), "c"))
-		*seen = append(*seen, sighting{i, string(r.New), r.Published})
+	var s *Syncer
+	shown := make([]certs.Version, fleetCertificates)
+	s = New(Options{Publisher: void{}, Seed: fmt.Sprint("machine-", number), Published: func() {
+		for i, c := range s.certs { // in the order of the settings, and what is shown changes in this goroutine alone
+			if c.shown != shown[i] {
+				shown[i] = c.shown
+				*seen = append(*seen, sighting{i, string(c.shown), time.Now()})
+			}
+		}
 	}}, set)
 	return s.Run(ctx)
 }

@@ -80,9 +80,9 @@ func (s InitialState) after(i Initial, passed time.Duration) InitialState {
 	return Transitioning
 }
 
-// tries is how often a certificate was asked for in vain since the last success; of one
-// that lacks, since it came.
-func (c *certificate) tries() int { return c.failures }
+// tries is how often a certificate was asked for in vain since the last success, without
+// being asked to; of one that lacks, since it came. Who is impatient uses none up.
+func (c *certificate) tries() int { return c.failures - c.spare }
 
 // available tells whether nobody needs to wait for a certificate any more.
 func (c *certificate) available(now time.Time) bool {

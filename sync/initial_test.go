@@ -142,6 +142,46 @@ func TestInitialSyncFailsAfter25TriesAndSucceedsWhenTheCertificateComes(t *testi
 	})
 }
 
+// Whoever cannot wait and refreshes uses up no try, also where it is the vault that fails and one try stands for all.
+func TestRefreshUsesUpNoTryOfTheInitialSync(t *testing.T) {
+	for name, err := range map[string]error{"not there": notFound, "down": down} {
+		synctest.Test(t, func(t *testing.T) {
+			v := newFakeVault(t, "www", "api", "web", "app")
+			v.set(func() {
+				for _, name := range []string{"api", "web", "app"} {
+					v.errs[name] = err
+				}
+			})
+			s := running(t, Options{Publisher: &shelf{}}, requiring(settings(t, v, time.Hour, "www", "api", "web", "app")))
+			<-s.Ready()
+			synctest.Wait()
+			before := s.Report().Initial.Try
+			for range 2 * initialTries {
+				if err := s.Refresh(t.Context(), func(Source) bool { return true }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			if i := s.Report().Initial; i.State != Transitioning || i.Try != before || before == 0 || before > 2 {
+				t.Errorf("%s: after so many wishes: %+v, %d tries before", name, i, before)
+			}
+			if n := state(s, "api").Failures; n <= initialTries {
+				t.Errorf("%s: it has failed %d times", name, n)
+			}
+			<-s.Synced() // by the tries of its own, or for the time
+			if i := s.Report().Initial; i.State != Failed {
+				t.Errorf("%s: in the end: %+v", name, i)
+			}
+			v.set(func() { clear(v.errs) })
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if i := s.Report().Initial; i.State != Success {
+				t.Errorf("%s: when they are there: %+v", name, i)
+			}
+		})
+	}
+}
+
 func pow(x float64, n int) float64 {
 	p := 1.0
 	for range n {

@@ -204,7 +204,7 @@ func (r *runner) unsettle(lane string) {
 func (r *runner) confirm(c *certificate, began, now time.Time) {
 	before := c.err
 	r.counts.tried(nil)
-	c.lastAttempt, c.lastSuccess, c.failures, c.err, c.held = began, now, 0, nil, false
+	c.lastAttempt, c.lastSuccess, c.failures, c.spare, c.err, c.held = began, now, 0, 0, nil, false
 	if len(c.versions) > 0 && !c.versions[0].HasKey() {
 		c.err = c.keyless
 	}

@@ -228,9 +228,12 @@ func (s *Syncer) fetchAgain(ctx context.Context, away tree.Away) (full *tree.Ver
 		return v, nil
 	}
 	s.mu.Lock()
-	from := s.settings.Vault
+	from, err := s.settings.Vault, s.down(source)
 	s.mu.Unlock()
-	secret, err := from.Get(ctx, source.Identity, source.Ref.WithVersion(string(away.Version)))
+	var secret *vault.Secret
+	if err == nil { // or else the poller finds out when it answers again
+		secret, err = from.Get(ctx, source.Identity, source.Ref.WithVersion(string(away.Version)))
+	}
 	if err == nil {
 		full, err = restore(secret, v)
 	}
@@ -240,6 +243,17 @@ func (s *Syncer) fetchAgain(ctx context.Context, away tree.Away) (full *tree.Ver
 		s.note(c, away.Version, err)
 	}
 	return full, err
+}
+
+// down is why the vault of a source is asked by one try at a time, or who asks it is; nil if all may ask. The caller
+// holds mu.
+func (s *Syncer) down(source Source) error {
+	for _, v := range s.vaults {
+		if !v.Down.IsZero() && v.Identity.Key() == source.Identity.Key() && strings.EqualFold(v.Host, source.Ref.Host()) {
+			return v.Err
+		}
+	}
+	return nil
 }
 
 // note takes down what came of reading an older version and logs it when it is

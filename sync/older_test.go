@@ -249,6 +249,49 @@ func readOK(s *Syncer, n *tree.Node) error {
 	return err
 }
 
+// Whoever reads an old version of a vault that is known not to answer does not wait for it, and asks it nothing; when
+// it answers the poller, it does so for readers.
+func TestOldVersionOfAVaultThatIsDownIsNotAskedFor(t *testing.T) {
+	for name, test := range map[string]struct {
+		err  *vault.Error
+		want error
+	}{
+		"timeout":   {&vault.Error{Kind: vault.KindTimeout, Fact: "no answer"}, context.DeadlineExceeded},
+		"throttled": {&vault.Error{Kind: vault.KindThrottled, Fact: "too many requests"}, nil},
+		"firewall":  {&vault.Error{Kind: vault.KindForbiddenNetwork, Fact: "not from here"}, os.ErrPermission},
+		"identity":  {&vault.Error{Kind: vault.KindIdentity, Fact: "no such identity"}, nil},
+		"no role":   {&vault.Error{Kind: vault.KindForbidden, Fact: "no role"}, os.ErrPermission}, // which says nothing of the vault
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			v, p := newFakeVault(t), &shelf{}
+			v.put(t, "www", 1, leaf{})
+			s := running(t, Options{Publisher: p}, holding(settings(t, v, time.Hour, "www"), 2, 0))
+			<-s.Ready()
+			renew(t, s, v, "www", 2)
+			v.set(func() { v.errs["www"], v.delay["www"] = test.err, time.Second })
+			if err := s.Refresh(t.Context(), Match("www")); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			began := time.Now()
+			var le *LoadError
+			if err := readOK(s, p.node("www", 1)); !errors.As(err, &le) || test.want != nil && !errors.Is(err, test.want) || !errors.Is(le.Err, test.err) {
+				t.Errorf("%s: %v", name, err)
+			}
+			took, asked := time.Since(began), v.times("www/"+version(1))
+			if alone := test.err.Kind == vault.KindForbidden; alone != (asked == 1) || alone != (took == time.Second) {
+				t.Errorf("%s: asked %d times for the old version, in %v", name, asked, took)
+			}
+			v.set(func() { clear(v.errs); clear(v.delay) })
+			time.Sleep(lastRetry + cacheOptions.Remember)
+			synctest.Wait()
+			if err := readOK(s, p.node("www", 1)); err != nil {
+				t.Errorf("%s: when it answers again: %v", name, err)
+			}
+		})
+	}
+}
+
 // grep -r over a store full of old versions is no storm for the vault.
 func TestReadsOfOldVersionsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

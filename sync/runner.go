@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"kvfs/certs"
 	"kvfs/tree"
 )
 
@@ -60,7 +61,7 @@ func (r *runner) grant(w *wish) {
 		switch {
 		case c.retired:
 		case w.only != nil && w.only(c.source):
-			c.wanted, w.left[c] = true, true
+			c.wanted, c.urged, w.left[c] = true, true, true
 		case w.only == nil && c.lastAttempt.IsZero():
 			w.left[c] = true                         // due by itself, or being tried
 			c.wanted = c.wanted || w.settings != nil // also if its vault does not answer others: somebody waits
@@ -141,7 +142,7 @@ func (r *runner) launch(ctx context.Context) {
 		r.flying[c] = true
 		r.took(c, now)
 		a, v := c.attempt(), r.vault()
-		a.settings = r.generation
+		a.settings, c.urged = r.generation, false
 		r.tries.Go(func() error {
 			r.outcomes <- a.try(ctx, v)
 			return nil
@@ -424,7 +425,7 @@ func (s *Syncer) publish(ctx context.Context) {
 	}
 	s.clash = clash
 	s.publishErr, s.dirty, s.publishAt = err, err != nil, now.Add(10*now.Sub(began))
-	var renewals []Renewal
+	var renewals []renewal
 	if err != nil {
 		s.publishAt = now.Add(firstRetry)
 		s.counts.Unpublished++
@@ -433,7 +434,7 @@ func (s *Syncer) publish(ctx context.Context) {
 		s.counts.Publications++
 	}
 	for _, r := range renewals {
-		if r.Old != "" {
+		if r.old != "" {
 			s.counts.Renewals++
 		}
 	}
@@ -446,10 +447,7 @@ func (s *Syncer) publish(ctx context.Context) {
 		s.log.Error("a certificate is not shown; another one has its name", "err", clash)
 	}
 	for _, r := range renewals {
-		s.log.Info("published", "url", r.Source.Ref.String(), "old", string(r.Old), "new", string(r.New), "took", now.Sub(r.Fetched).Round(time.Millisecond))
-		if s.opts.Renewed != nil {
-			s.opts.Renewed(r)
-		}
+		s.log.Info("published", "url", r.source.Ref.String(), "old", string(r.old), "new", string(r.new), "took", now.Sub(r.fetched).Round(time.Millisecond))
 	}
 	if s.opts.Published != nil {
 		s.opts.Published()
@@ -476,16 +474,23 @@ func build(b *tree.Builder, spec tree.Spec, shown func(key string) tree.Shown) (
 	}
 }
 
+// renewal is a new version of a certificate that readers can see.
+type renewal struct {
+	source   Source
+	old, new certs.Version // old is empty for the first
+	fetched  time.Time     // when the vault was asked
+}
+
 // published takes down what readers see from now on, and when that changes by
 // itself. The caller holds mu.
-func (s *Syncer) published(certs []*certificate, began, now time.Time) (renewals []Renewal) {
+func (s *Syncer) published(all []*certificate, began, now time.Time) (renewals []renewal) {
 	s.turnAt = time.Time{}
 	turn := func(at time.Time) {
 		if !at.IsZero() && (s.turnAt.IsZero() || at.Before(s.turnAt)) {
 			s.turnAt = at
 		}
 	}
-	for _, c := range certs {
+	for _, c := range all {
 		turn(c.turn(began))
 		old, v := c.shown, c.current(began)
 		c.shown = ""
@@ -493,7 +498,7 @@ func (s *Syncer) published(certs []*certificate, began, now time.Time) (renewals
 			c.shown = v.ID
 		}
 		if c.shown != old && c.shown != "" {
-			renewals = append(renewals, Renewal{Source: c.source, Old: old, New: c.shown, Fetched: c.fetched, Published: now})
+			renewals = append(renewals, renewal{source: c.source, old: old, new: c.shown, fetched: c.fetched})
 		}
 		if c.releasable(now) {
 			turn(now.Add(releaseAfter))

@@ -86,19 +86,9 @@ type Options struct {
 	// LastGood gives the versions that are known of a source from elsewhere, newest first, where the
 	// image has none; nil: none are. They are shown before the vault was asked.
 	LastGood func(Source) []*tree.Version
-	// Renewed is called after a new version was published, from Run's goroutine.
-	Renewed func(Renewal)
 	// Published is called after everything that is known was published, also if nothing of it was new, from Run's
 	// goroutine: from then on Report says what readers see. It must not wait.
 	Published func()
-}
-
-// Renewal is a new version of a certificate that readers can see.
-type Renewal struct {
-	Source    Source
-	Old, New  certs.Version // Old is empty for the first
-	Fetched   time.Time     // when the vault was asked
-	Published time.Time
 }
 
 // Syncer polls and publishes. Run does all of it; the other methods hand their

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/big"
 	"slices"
@@ -296,8 +297,8 @@ var down = &vault.Error{Kind: vault.KindServer, Fact: "503", Hint: "wait"}
 func TestRenewalIsPublishedWithinAnInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www"), &shelf{}
-		var renewals []Renewal
-		s := running(t, Options{Publisher: p, Renewed: func(r Renewal) { renewals = append(renewals, r) }}, settings(t, v, time.Hour, "www"))
+		log := &words{}
+		s := running(t, Options{Publisher: p, Logger: slog.New(slog.NewTextHandler(log, nil))}, settings(t, v, time.Hour, "www"))
 		<-s.Ready()
 		if got := p.shown("www"); got != version(1) {
 			t.Fatal("at first", got)
@@ -308,8 +309,13 @@ func TestRenewalIsPublishedWithinAnInterval(t *testing.T) {
 		if got := p.shown("www"); got != version(2) {
 			t.Error("after an hour", got)
 		}
-		if len(renewals) != 2 || renewals[1].Old != "00000000000000000000000000000001" {
-			t.Errorf("renewals: %+v", renewals)
+		if n := s.Report().Counts; n.Renewals != 1 {
+			t.Errorf("%+v, want one renewal", n)
+		}
+		for _, said := range []string{"old=\"\" new=" + version(1), "old=" + version(1) + " new=" + version(2)} {
+			if log.count("msg=published url=https://contoso-web.vault.azure.net/secrets/www "+said) != 1 {
+				t.Errorf("the log does not say once %s", said)
+			}
 		}
 	})
 }
@@ -454,17 +460,18 @@ func TestPublicationThatFailsIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, p := newFakeVault(t, "www"), &shelf{}
 		p.fail(errors.New("no publisher"))
-		var renewals int
-		s := running(t, Options{Publisher: p, Renewed: func(Renewal) { renewals++ }}, settings(t, v, time.Hour, "www"))
+		var told int
+		s := running(t, Options{Publisher: p, Published: func() { told++ }}, settings(t, v, time.Hour, "www"))
 		<-s.Ready()
-		if s.Report().Publish == nil || renewals != 0 {
+		synctest.Wait()
+		if s.Report().Publish == nil || told != 0 {
 			t.Error("the failure is not reported")
 		}
 		p.fail(nil)
 		time.Sleep(firstRetry)
 		synctest.Wait()
-		if p.shown("www") != version(1) || s.Report().Publish != nil || renewals != 1 {
-			t.Errorf("shown %q, error %v, %d renewals told", p.shown("www"), s.Report().Publish, renewals)
+		if p.shown("www") != version(1) || s.Report().Publish != nil || told != 1 {
+			t.Errorf("shown %q, error %v, told %d times", p.shown("www"), s.Report().Publish, told)
 		}
 		if n, want := s.Report().Counts, (Counts{Tries: 1, Publications: 1, Unpublished: 1}); n != want {
 			t.Errorf("%+v, want %+v", n, want)

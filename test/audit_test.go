@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -341,11 +342,20 @@ func (s *audited) readers(name string) status.CertificateReaders {
 	return r.Certificates[0]
 }
 
-// After a renewal nginx has the former key, until it is told to load it again.
+// After a renewal nginx has the former key, until it is told to load it again. A hook that names the auditor tells it
+// nothing.
 func TestReadersThatHaveToLoadAgain(t *testing.T) {
 	needProgram(t, "nginx")
-	s := newAudited(t, 2, nil)
+	var pidFile string
+	s := newAudited(t, 2, func(d document) {
+		pidFile = filepath.Join(t.TempDir(), "auditor.pid")
+		d.onChange(map[string]any{"signal": "TERM", "pidFile": pidFile})
+	})
 	s.serve()
+	auditor := s.report().Audit.Process
+	if err := os.WriteFile(pidFile, []byte(strconv.Itoa(auditor)), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	link := s.path("contoso-web.cert-000")
 	nginx := startNginx(t, s.client("cert-000.example.com"), link, link)
 	// Somebody who holds it open, through another mount, as a container has it.
@@ -388,6 +398,10 @@ func TestReadersThatHaveToLoadAgain(t *testing.T) {
 	nginx.reload()
 	nginx.await(leaf(t, link))
 	s.until("nginx has read the new one", func() bool { r := reader(master); return r != nil && r.Current })
+	s.until("the hook has been tried", func() bool { return s.hook("signal TERM").LastRun != nil })
+	if h, is := s.hook("signal TERM"), s.report().Audit; h.Error == nil || !strings.Contains(h.Error.Fact, "is sent no signal") || is.Process != auditor {
+		t.Errorf("the hook that names the auditor, process %d, which is now %d: %+v", auditor, is.Process, h)
+	}
 	after := s.readers("cert-000")
 	if older := after.Readers[0]; older.Current || older.PID == master {
 		t.Errorf("who has not read it is not the first: %+v", after)
@@ -432,7 +446,7 @@ func hold(path string, in io.Reader, out io.Writer) error {
 func TestAuditFile(t *testing.T) {
 	const certificates = 20
 	s := newAudited(t, certificates, nil)
-	small := mountSmall(t, filepath.Join(s.dir, "small"))
+	small := mountMemory(t, filepath.Join(s.dir, "small"), "64k")
 	s.serve()
 	links, told := s.keys(certificates), 0
 	round := func() {
@@ -540,13 +554,71 @@ func TestAuditFile(t *testing.T) {
 	}
 }
 
-// mountSmall is a file system of 64 KiB.
-func mountSmall(t testing.TB, dir string) string {
+// holdOpens lets opens in a file system wait, as a disk does that hangs, until the result is called. The caller has to.
+func holdOpens(t testing.TB, dir string) (release func()) {
+	t.Helper()
+	group, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY|unix.O_CLOEXEC)
+	if err == nil {
+		err = unix.FanotifyMark(group, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_OPEN_PERM|unix.FAN_ONDIR, unix.AT_FDCWD, dir)
+	}
+	if err != nil {
+		t.Fatal("holding opens up:", err)
+	}
+	return sync.OnceFunc(func() { unix.Close(group) }) // who waits for its answer may go on
+}
+
+// A disk that hangs keeps the auditor from nothing but writing: it reads what is opened, says who has read what, and
+// that its file does not answer.
+func TestAuditFileOnADiskThatHangs(t *testing.T) {
+	const certificates = 5
+	s := newAudited(t, certificates, nil)
+	disk := mountMemory(t, filepath.Join(s.dir, "disk"), "1m")
+	s.file = filepath.Join(disk, "audit.log")
+	s.configure(func(d document) { d.own()["audit"] = map[string]any{"file": s.file} })
+	release := holdOpens(t, disk)
+	defer release() // an auditor that waits does not end
+	s.serve()
+	told := 0
+	round := func() {
+		t.Helper()
+		links := s.keys(certificates)
+		if err := opener(t, 0, links...).Wait(); err != nil {
+			t.Fatal("a reader:", err)
+		}
+		told += len(links)
+	}
+	// hangs waits until that is said, and all opens have been read.
+	hangs := func() (a status.Audit) {
+		t.Helper()
+		s.until("it is said that the file hangs", func() bool {
+			now := s.report().Audit
+			if now != nil {
+				a = *now
+			}
+			return a.Process != 0 && int(a.Opens) == told && a.Error != nil && strings.Contains(a.Error.Hint, "a disk, or a file system over the network, does not answer") && a.HangsSince != nil
+		})
+		return a
+	}
+	round()
+	if a := hangs(); a.WaitingLines != told || !strings.Contains(a.Error.Fact, fmt.Sprintf("%s has not answered for ", s.file)) || !strings.HasSuffix(a.Error.Fact, fmt.Sprintf(": %d lines wait, 0 were dropped", told)) {
+		t.Errorf("%+v: %+v", a, a.Error)
+	}
+	s.readers("cert-000")
+	release()
+	s.untilLines(s.file, told, everyLine)
+	s.until("all is well", func() bool {
+		a := s.report().Audit
+		return a != nil && a.Error == nil && a.Waiting+a.WaitingLines == 0 && a.HangsSince == nil
+	})
+}
+
+// mountMemory is a file system of such a size.
+func mountMemory(t testing.TB, dir, size string) string {
 	t.Helper()
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700,size=64k"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700,size="+size); err != nil {
 		t.Fatal("mounting a tmpfs:", err)
 	}
 	t.Cleanup(func() {
@@ -595,6 +667,10 @@ func TestAuditToAPipeThatNobodyReads(t *testing.T) {
 			}
 		}
 		return s.report().Audit.Dropped > 0
+	})
+	s.until("it is said that nobody reads", func() bool {
+		a := s.report().Audit
+		return a.Error != nil && strings.Contains(a.Error.Fact, "nobody has read the log for ") && a.HangsSince != nil && a.WaitingLines > 0
 	})
 	auditor := s.report().Audit.Process
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"kvfs/emulator"
 	"kvfs/status"
 )
@@ -349,6 +351,29 @@ func TestPlaceOfMetricsFollowsTheSettings(t *testing.T) {
 	if r := s.report(); r.Metrics == nil || r.Metrics.Listen != tcp || r.Metrics.Error != nil {
 		t.Errorf("%+v", r.Metrics)
 	}
+	// The same port at other addresses, which overlap.
+	_, port, err := net.SplitHostPort(tcp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, overlaps := range []string{"0.0.0.0:" + port, "[::1]:" + port, tcp} {
+		reload(map[string]any{"listen": overlaps, "remote": true})
+		s.scrape(strings.Replace(overlaps, "0.0.0.0", "127.0.0.1", 1))
+		if r := s.report(); r.Metrics == nil || r.Metrics.Listen != overlaps || r.Metrics.Error != nil {
+			t.Errorf("%s: %+v", overlaps, r.Metrics)
+		}
+	}
+	if _, _, err := ask(t.Context(), "[::1]:"+port, "/healthz"); err == nil {
+		t.Error("somebody answers where it was before")
+	}
+	// It ends by itself.
+	s.shutListener(port)
+	s.await("metrics are not answered any more")
+	s.until("they are again", func() bool {
+		code, _, err := ask(t.Context(), tcp, "/healthz")
+		return err == nil && code == http.StatusOK
+	})
+	s.until("nothing is wrong", func() bool { r := s.report(); return r.Metrics != nil && r.Metrics.Error == nil && r.State == "ready" })
 	reload(map[string]any{"listen": socket, "group": 12345, "mode": "0640"})
 	s.scrape(socket)
 	silent(tcp)
@@ -385,6 +410,33 @@ func TestPlaceOfMetricsFollowsTheSettings(t *testing.T) {
 	if r := s.report(); r.Metrics != nil || r.State != "ready" {
 		t.Errorf("%s %+v", r.State, r.Metrics)
 	}
+}
+
+// shutListener takes from the server what it listens with at a port of TCP.
+func (s *site) shutListener(port string) {
+	s.t.Helper()
+	process, err := unix.PidfdOpen(s.report().Processes.Server, 0)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer unix.Close(process)
+	for theirs := range 1 << 10 {
+		fd, err := unix.PidfdGetfd(process, theirs, 0)
+		if err != nil {
+			continue
+		}
+		at, _ := unix.Getsockname(fd)
+		listens, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		if at, ok := at.(*unix.SockaddrInet4); ok && listens == 1 && strconv.Itoa(at.Port) == port {
+			if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
+				s.t.Fatal(err)
+			}
+			unix.Close(fd)
+			return
+		}
+		unix.Close(fd)
+	}
+	s.t.Fatal("the server does not listen at port", port)
 }
 
 // Who cannot listen does not begin, and says why.

@@ -6,6 +6,7 @@ import (
 	iofs "io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -487,4 +488,88 @@ func TestFilesComeAndGoWithTheSettings(t *testing.T) {
 	if left := seen(t, other); len(left) > 0 {
 		t.Error("files that the settings have no more:", left)
 	}
+}
+
+// A disk that hangs holds up neither what is mounted elsewhere, nor changed settings, nor the end of kvfs; when it
+// answers again its files become what they are to be.
+func TestDiskThatHangsHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	s := newSite(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "api"})
+	other := mountMemory(t, filepath.Join(s.dir, "other"), "1m")
+	files := func(edit func(document)) {
+		s.configure(func(d document) {
+			d.own()["removalGraceInS"] = 0
+			d.own()["stores"] = map[string]any{other: map[string]any{"persistent": "instead"}}
+			d.entry("api")["certificateStoreLocation"] = other
+			if edit != nil {
+				edit(d)
+			}
+		})
+	}
+	says := func(what string) {
+		t.Helper()
+		s.until("it is said that "+what, func() bool {
+			all := s.report().Directories
+			return len(all) == 1 && all[0].Error != nil && strings.Contains(all[0].Error.Fact, what)
+		})
+	}
+	files(nil)
+	s.mount()
+	renewed := func() bool {
+		target, err := os.Readlink(filepath.Join(other, "contoso-web.api"))
+		return err == nil && target == "contoso-web.api."+s.certificate("api").Version
+	}
+	s.until("the files are there", renewed)
+	release := holdOpens(t, other)
+	defer release() // who waits does not end
+	s.rotate("api")
+	says("is not written yet")
+	if v := s.rotate("www"); s.leads("contoso-web.www") != v {
+		t.Error("what is mounted is not renewed")
+	}
+	// Another server goes on, and finds it as it is.
+	s.another(s.kill(syscall.SIGKILL))
+	says("is not written yet")
+	if v := s.rotate("www"); s.leads("contoso-web.www") != v {
+		t.Error("what is mounted is not renewed by another server")
+	}
+	// Settings that keep the directory, and then take it away.
+	files(func(d document) { d.entry("www")["customSymbolicLinkName"] = "site" })
+	s.must("refresh", "--settings")
+	if _, err := os.Readlink(s.path("site")); err != nil {
+		t.Error("changed settings are not applied:", err)
+	}
+	s.configure(func(d document) {
+		d.own()["removalGraceInS"] = 0
+		d.keep("www")
+	})
+	s.must("refresh", "--settings")
+	release()
+	s.until("the directory is none of kvfs's any more", func() bool { return len(s.report().Directories) == 0 })
+	if left := seen(t, other); len(left) > 0 {
+		t.Error("files that the settings have no more:", left)
+	}
+	// It comes back. What is to be done after a renewal waits for the files.
+	out := filepath.Join(s.dir, "out")
+	files(func(d document) {
+		d.entry("api")["kvfs"] = map[string]any{"onChange": []any{shell("readlink " + other + "/contoso-web.api >> " + out)}}
+	})
+	s.must("refresh", "--settings")
+	s.until("the files are there again", renewed)
+	release = holdOpens(t, other)
+	defer release()
+	version := s.rotate("api")
+	says("is not written yet")
+	release()
+	s.until("the hook is done", func() bool { return s.hook("readlink").Runs > 0 })
+	if got := lines(out); !slices.Equal(got, []string{"contoso-web.api." + version}) {
+		t.Errorf("the hook has found links to %q, want %s", got, version)
+	}
+	// It hangs again, and kvfs ends.
+	release = holdOpens(t, other)
+	defer release()
+	s.rotate("api")
+	says("is not written yet")
+	s.end(syscall.SIGTERM)
 }

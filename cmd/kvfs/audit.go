@@ -65,6 +65,7 @@ type auditing struct {
 	names  certificateNames
 	client *audit.Client
 	ended  chan struct{} // closed when the client has
+	pid    int           // of the auditor, 0: not known
 	// What the client has been told: where to write, what opens are queued in.
 	configured *config.Audit
 	watching   bool
@@ -109,7 +110,14 @@ func (x *auditing) signal() {
 
 // use makes it the client, of which nothing has been told yet. The caller holds mu.
 func (x *auditing) use(client *audit.Client, ended chan struct{}) {
-	x.client, x.ended, x.configured, x.told, x.watching = client, ended, nil, nil, false
+	x.client, x.ended, x.pid, x.configured, x.told, x.watching = client, ended, 0, nil, nil, false
+}
+
+// process is that of the auditor, 0 if there is none.
+func (x *auditing) process() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.pid
 }
 
 // run keeps an auditor at work until ctx ends.
@@ -196,9 +204,9 @@ func auditError(err error) *status.Error {
 func (x *auditing) watch(ctx context.Context, want config.Audit) error {
 	x.mu.Lock()
 	client, watching := x.client, x.watching
-	configured, told := x.configured != nil && *x.configured == want, x.told != nil
+	configured, told, known := x.configured != nil && *x.configured == want, x.told != nil, x.pid != 0
 	x.mu.Unlock()
-	if watching && configured && told {
+	if watching && configured && told && known {
 		return nil
 	}
 	dir, err := x.kept.fs.Directory()
@@ -213,6 +221,11 @@ func (x *auditing) watch(ctx context.Context, want config.Audit) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, auditPatience)
 	defer cancel()
+	if !known {
+		if err := x.identify(ctx, client); err != nil {
+			return err
+		}
+	}
 	// First what is written and what the files are, then the opens. What cannot be written
 	// for now waits in the auditor.
 	var refused *audit.Error
@@ -237,6 +250,20 @@ func (x *auditing) watch(ctx context.Context, want config.Audit) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.configured = &want
+	return nil
+}
+
+// identify finds out which process the auditor is: it may have been started by a predecessor, or by systemd.
+func (x *auditing) identify(ctx context.Context, client *audit.Client) error {
+	is, err := client.Report(ctx)
+	if err != nil {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.client == client {
+		x.pid = is.Process
+	}
 	return nil
 }
 
@@ -471,7 +498,7 @@ func (x *auditing) report() *status.Audit {
 		return r
 	}
 	r.Process, r.Since, r.Opens, r.Dropped, r.Overflow, r.Gone, r.Lost, r.Forgotten = is.Process, status.Time(is.Since), is.Opens, is.Dropped, is.Overflow, is.Gone, is.Lost, is.Forgotten
-	r.Waiting, r.Priority, r.Exits, r.Users = is.Waiting, is.Priority, is.Exits, is.Users
+	r.Waiting, r.WaitingLines, r.HangsSince, r.Priority, r.Exits, r.Users = is.Waiting, is.WaitingLines, is.HangsSince, is.Priority, is.Exits, is.Users
 	if is.Trouble != nil {
 		r.Error = &status.Error{Kind: "audit", Fact: is.Trouble.Fact, Hint: is.Trouble.Hint}
 	}

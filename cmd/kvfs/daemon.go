@@ -58,7 +58,7 @@ type daemon struct {
 	syncer *kvsync.Syncer
 	disks  *disks
 	audit  *auditing
-	good   lastGood
+	good   *lastGood
 	// remembered tells whether all certificates were known before the vaults were asked.
 	remembered bool
 	issuer     chain.Fetcher
@@ -99,10 +99,10 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	}
 	now.vault = client
 	d := &daemon{kept: k, app: a, log: a.logger(), origin: o, now: now, began: time.Now(), reloads: make(chan chan<- status.Reloaded), news: make(chan struct{}, 1)}
-	d.disks = &disks{log: d.log, client: k.client, began: make(chan struct{}), jobs: make(chan diskJob, 1), known: d.knownBases, wrote: d.lookAgain,
+	d.disks = &disks{log: d.log, client: k.client, began: make(chan struct{}), wake: make(chan struct{}, 1), known: d.knownBases, wrote: d.lookAgain,
 		options: func(store string) disk.Options { return d.diskOptions(d.wanted(), store) }}
 	d.audit = newAuditing(a, k, d.log)
-	d.good.versions = map[string][]*tree.Version{}
+	d.good = newLastGood()
 	stores := d.now.stores(nil)
 	if err := checkNested(stores, d.fs.Rootless()); err != nil {
 		return nil, err
@@ -150,11 +150,28 @@ func (d *daemon) takeFiles() error {
 			d.log.Warn("this is a system directory, at which nothing is mounted: real files are written, and the keys are on its file system", "store", store)
 		}
 	}
-	if err := d.disks.set(d.now, d.beneath, begins); err != nil {
-		return err
-	}
 	covered := d.fs.Mounts()
-	d.good.read(d, d.now, slices.DeleteFunc(storesOf(d.now.cfg.Certificates), func(store string) bool { return slices.Contains(covered, store) }))
+	uncovered := slices.DeleteFunc(storesOf(d.now.cfg.Certificates), func(store string) bool { return slices.Contains(covered, store) })
+	if begins {
+		if err := d.disks.enter(d.now, d.beneath); err != nil {
+			return err
+		}
+		d.good.read(d, d.now, uncovered)
+		return nil
+	}
+	// What is served does not wait for a disk that hangs. Nearly all is known from the predecessor.
+	d.disks.take(d.now, d.beneath)
+	found, w, read := newLastGood(), d.now, make(chan struct{})
+	go func() {
+		defer close(read)
+		found.read(d, w, uncovered)
+	}()
+	select {
+	case <-read:
+		d.good = found
+	case <-time.After(diskPatience):
+		d.log.Warn("the files are not read: a disk does not answer; all else goes on", "after", diskPatience)
+	}
 	return nil
 }
 
@@ -392,6 +409,8 @@ func (d *daemon) serve(ctx context.Context, hangUps <-chan os.Signal, visible, r
 			d.announce(first, ready)
 		case <-d.metrics.alarm():
 			d.metrics.retry(ctx, d)
+		case b := <-d.metrics.broken:
+			d.metrics.lost(b)
 		}
 	}
 }

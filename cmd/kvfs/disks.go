@@ -116,8 +116,8 @@ func diskCertificates(w wanted, store string, views func(kvsync.Source) kvsync.P
 	return all
 }
 
-// disks are the directories of stores that have real files. They follow what is published. Only run
-// writes, so that nobody else waits for a disk for longer than he likes.
+// disks are the directories of stores that have real files. They follow what is published. Once run runs it alone
+// touches them, so that nobody else waits for a disk for longer than he likes.
 type disks struct {
 	log     *slog.Logger
 	client  *keeper.Client
@@ -128,27 +128,32 @@ type disks struct {
 	once  sync.Once
 	// wrote is called when something was written, or could not be; nil: nobody waits for that.
 	wrote func()
-	// jobs has room for one: what is published after it takes its place.
-	jobs chan diskJob
+	// wake has a value when there is something asked.
+	wake chan struct{}
 
-	// mu is held while files are written, which may take long. It is not taken by who holds a lock of the poller.
-	mu     sync.Mutex
+	// What follows is run's alone.
 	all    []*storeDisk
 	last   *tree.Snapshot // as published
 	states map[string]bool
 
 	// seen is taken last, and for a moment: who asks how things are does not wait for a disk.
 	seen    sync.Mutex
+	asked   diskJob
 	now     []status.Directory
 	since   time.Time      // when run began to write; zero: it does not
 	due     *tree.Snapshot // that is published and not written yet
 	retryAt time.Time      // zero: nothing has failed
 }
 
-// diskJob is a snapshot that is to be written.
+// diskJob is what run is asked to do, in this order. What is asked later takes the place of what has not begun.
 type diskJob struct {
-	snapshot *tree.Snapshot
-	done     chan struct{} // closed when it is, or never will be
+	had      *wanted             // whose stores a predecessor had; nil: none
+	kept     map[string]*os.File // directories beneath mounts that it has left
+	want     *wanted             // whose stores are to be there; nil: no others than before
+	before   *tree.Snapshot      // the first that snapshot has taken the place of; nil: of none
+	snapshot *tree.Snapshot      // to be written; nil: none
+	end      *wanted             // whose stores alone are to stay; nil: all
+	done     []chan struct{}
 }
 
 // storeDisk is the directory of one store.
@@ -157,7 +162,9 @@ type storeDisk struct {
 	// kept is the directory beneath a mount; nil for others.
 	kept *os.File
 	dir  *disk.Dir // nil: it could not be opened
-	err  error
+	// led is set when the directory is as a snapshot had it, with its options: then it knows what has gone since.
+	led bool
+	err error
 }
 
 func diskName(store string) string { return "disk." + tree.StoreDir(store) }
@@ -175,12 +182,42 @@ func takeDisks(client *keeper.Client) map[string]*os.File {
 	return kept
 }
 
-// set makes these the stores with real files; those that leave are closed by end. first says that a directory
-// that cannot be used is an error, and not something to be mended while all others are served.
-func (ds *disks) set(w wanted, kept map[string]*os.File, first bool) error {
-	ds.mu.Lock()
-	defer ds.mu.Unlock()
-	var errs []error
+// take makes these the stores with real files when run runs: after a predecessor, nobody waits for their disks.
+func (ds *disks) take(w wanted, kept map[string]*os.File) {
+	ds.seen.Lock()
+	defer ds.seen.Unlock()
+	ds.asked.had, ds.asked.kept = &w, kept
+	ds.announce(w)
+	ds.wake <- struct{}{}
+}
+
+// set makes these the stores with real files; those that leave are closed by end. What is wrong with them is in the
+// report, and tried again.
+func (ds *disks) set(ctx context.Context, w wanted) {
+	ds.ask(ctx, func(job *diskJob) {
+		job.want, job.end = &w, nil // what was to end may be there again
+		ds.announce(w)
+	})
+}
+
+// announce has the report name the directories that are asked for. The caller holds seen.
+func (ds *disks) announce(w wanted) {
+	for _, store := range storesOf(w.certificates()) {
+		known := slices.ContainsFunc(ds.now, func(d status.Directory) bool { return d.Path == store })
+		if files := w.persistent(store).Files; files != filesNo && !known {
+			ds.now = append(slices.Clip(ds.now), status.Directory{Path: store, Files: files})
+		}
+	}
+}
+
+// end closes the directories of stores that have no real files any more. What is there stays.
+func (ds *disks) end(ctx context.Context, w wanted) {
+	ds.ask(ctx, func(job *diskJob) { job.end = &w })
+}
+
+// enter opens the directories that are not open. Its error is the first. Before run runs it may be called by another
+// goroutine.
+func (ds *disks) enter(w wanted, kept map[string]*os.File) (err error) {
 	for _, store := range storesOf(w.certificates()) {
 		p := w.persistent(store)
 		if p.Files == filesNo {
@@ -196,20 +233,18 @@ func (ds *disks) set(w wanted, kept map[string]*os.File, first bool) error {
 			o := ds.options(store)
 			o.Beneath = s.kept
 			s.dir.Set(o)
+			s.led = false
 			continue
 		}
-		if s.err = ds.open(s); s.err != nil {
-			errs = append(errs, s.err)
+		if s.err = ds.open(s); err == nil {
+			err = s.err
 		}
 	}
 	ds.note(time.Time{})
-	if first && errs != nil {
-		return errs[0]
-	}
-	return nil
+	return err
 }
 
-// note takes down how the directories are, for the report, and when to try again. The caller holds mu.
+// note takes down how the directories are, for the report, and when to try again.
 func (ds *disks) note(retryAt time.Time) {
 	var all []status.Directory
 	for _, s := range ds.all {
@@ -222,6 +257,11 @@ func (ds *disks) note(retryAt time.Time) {
 	ds.seen.Lock()
 	defer ds.seen.Unlock()
 	ds.now, ds.retryAt = all, retryAt
+	for _, w := range []*wanted{ds.asked.had, ds.asked.want} {
+		if w != nil {
+			ds.announce(*w)
+		}
+	}
 }
 
 // open the directory of a store. One beneath a mount is opened before that is there, and kept for every process to
@@ -240,6 +280,7 @@ func (ds *disks) open(s *storeDisk) (err error) {
 		}
 	}
 	o.Beneath = s.kept
+	s.led = false
 	s.dir, err = disk.Open(s.path, o)
 	return err
 }
@@ -268,10 +309,8 @@ func (ds *disks) paths() (all []string) {
 	return all
 }
 
-// end closes the directories of stores that have no real files any more. What is there stays.
-func (ds *disks) end(w wanted) {
-	ds.mu.Lock()
-	defer ds.mu.Unlock()
+// leave is what end asks for.
+func (ds *disks) leave(w wanted) {
 	stores := storesOf(w.certificates())
 	ds.all = slices.DeleteFunc(ds.all, func(s *storeDisk) bool {
 		if slices.Contains(stores, s.path) && w.persistent(s.path).Files == s.files {
@@ -291,44 +330,76 @@ func (ds *disks) end(w wanted) {
 	ds.note(ds.alarmAt())
 }
 
-// apply lets run lead all directories to a snapshot, and waits for it, but not for ever. What fails is
-// in the report, and tried again.
+// apply lets run lead all directories to a snapshot. What fails is in the report, and tried again.
 func (ds *disks) apply(ctx context.Context, s *tree.Snapshot) {
-	job := diskJob{s, make(chan struct{})}
-	ds.seen.Lock()
-	ds.due = s
-	ds.seen.Unlock()
-	for handed := false; !handed; {
-		select {
-		case ds.jobs <- job:
-			handed = true
-		case older := <-ds.jobs:
-			close(older.done)
-		case <-ctx.Done():
-			return
+	ds.ask(ctx, func(job *diskJob) {
+		if job.before == nil {
+			job.before = job.snapshot
 		}
+		job.snapshot, ds.due = s, s
+	})
+}
+
+// ask has run do something, and waits for it, but not for ever, and not at all if it is known to hang.
+func (ds *disks) ask(ctx context.Context, what func(*diskJob)) {
+	done := make(chan struct{})
+	ds.seen.Lock()
+	what(&ds.asked)
+	ds.asked.done = append(ds.asked.done, done)
+	hangs := ds.hung() > diskPatience
+	ds.seen.Unlock()
+	select {
+	case ds.wake <- struct{}{}:
+	default:
+	}
+	if hangs {
+		return
 	}
 	patience := time.NewTimer(diskPatience)
 	defer patience.Stop()
 	select {
-	case <-job.done:
+	case <-done:
 	case <-ctx.Done():
 	case <-patience.C:
 		ds.log.Warn("writing the files takes long; all else goes on", "after", diskPatience)
 	}
 }
 
-// run writes what is published, and what could not be written again, until ctx ends.
+// hung is for how long run has been at what it does. The caller holds seen.
+func (ds *disks) hung() time.Duration {
+	if ds.since.IsZero() {
+		return 0
+	}
+	return time.Since(ds.since)
+}
+
+// run does what is asked, and writes again what could not be written, until ctx ends; it does not wait for a disk that
+// hangs then.
 func (ds *disks) run(ctx context.Context) {
-	for {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ds.work(ctx)
+	}()
+	<-ctx.Done()
+	select {
+	case <-ended:
+	case <-time.After(diskPatience):
+		ds.log.Warn("a disk does not answer; what was to be written last may not be", "after", diskPatience)
+	}
+}
+
+func (ds *disks) work(ctx context.Context) {
+	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 			return
-		case job := <-ds.jobs:
-			ds.write(ctx, job.snapshot)
-			close(job.done)
+		case <-ds.wake:
+			ds.do(ctx)
 		case <-ds.alarm():
+			ds.begun(time.Now())
 			ds.write(ctx, ds.last)
+			ds.begun(time.Time{})
 		}
 		if ds.wrote != nil {
 			ds.wrote()
@@ -336,12 +407,36 @@ func (ds *disks) run(ctx context.Context) {
 	}
 }
 
+// do does what is asked.
+func (ds *disks) do(ctx context.Context) {
+	ds.begun(time.Now())
+	ds.seen.Lock()
+	job := ds.asked
+	ds.asked = diskJob{}
+	ds.seen.Unlock()
+	if job.had != nil {
+		_ = ds.enter(*job.had, job.kept) // it is in the report
+	}
+	if job.want != nil {
+		_ = ds.enter(*job.want, nil)
+	}
+	if job.before != nil {
+		ds.catchUp(ctx, job.before)
+	}
+	if job.snapshot != nil {
+		ds.write(ctx, job.snapshot)
+	}
+	if job.end != nil {
+		ds.leave(*job.end)
+	}
+	ds.begun(time.Time{})
+	for _, done := range job.done {
+		close(done)
+	}
+}
+
 // write leads all directories to a snapshot.
 func (ds *disks) write(ctx context.Context, s *tree.Snapshot) {
-	ds.mu.Lock()
-	defer ds.mu.Unlock()
-	ds.begun(time.Now())
-	defer ds.begun(time.Time{})
 	ds.last, ds.states = s, nil
 	retryAt := time.Time{}
 	for _, one := range ds.all {
@@ -367,6 +462,17 @@ func (ds *disks) write(ctx context.Context, s *tree.Snapshot) {
 	ds.once.Do(func() { close(ds.began) })
 }
 
+// catchUp leads directories that this process has not led anywhere yet to a snapshot before the one that is to be written:
+// what has gone since is known by what was there.
+func (ds *disks) catchUp(ctx context.Context, to *tree.Snapshot) {
+	ds.last, ds.states = to, nil
+	for _, s := range ds.all {
+		if s.dir != nil && !s.led {
+			s.err = ds.applyOne(ctx, s)
+		}
+	}
+}
+
 func (ds *disks) begun(at time.Time) {
 	ds.seen.Lock()
 	defer ds.seen.Unlock()
@@ -379,7 +485,9 @@ func (ds *disks) applyOne(ctx context.Context, s *storeDisk) error {
 			return err
 		}
 	}
-	return s.dir.Apply(ctx, ds.last)
+	err := s.dir.Apply(ctx, ds.last)
+	s.led = s.led || err == nil
+	return err
 }
 
 // alarm fires when what has failed is to be tried again.
@@ -398,7 +506,7 @@ func (ds *disks) alarmAt() time.Time {
 }
 
 // settled tells whether the poller knows what a certificate is to be shown as, be it nothing. It is
-// called by apply, with mu held.
+// called by apply.
 func (ds *disks) settled(store, base string) bool {
 	if ds.states == nil {
 		ds.states = ds.known()
@@ -424,16 +532,18 @@ func (d *daemon) knownBases() map[string]bool {
 func (ds *disks) report() []status.Directory {
 	ds.seen.Lock()
 	defer ds.seen.Unlock()
-	if hung := time.Since(ds.since); !ds.since.IsZero() && hung > diskPatience {
+	if hung := ds.hung(); hung > diskPatience {
 		late := slices.Clone(ds.now)
 		for i := range late {
 			late[i].Error = &status.Error{Kind: "disk", Fact: fmt.Sprintf("what was to be written %v ago is not written yet", hung.Round(time.Second)),
-				Hint: "a disk, or a file system over the network, does not answer; see the kernel's log"}
+				Hint: hungDiskHint}
 		}
 		return late
 	}
 	return ds.now // never modified, only replaced
 }
+
+const hungDiskHint = "a disk, or a file system over the network, does not answer; see the kernel's log"
 
 func hintOf(err error) string {
 	var e *disk.Error
@@ -481,6 +591,8 @@ type lastGood struct {
 	mu       sync.Mutex
 	versions map[string][]*tree.Version
 }
+
+func newLastGood() *lastGood { return &lastGood{versions: map[string][]*tree.Version{}} }
 
 func (g *lastGood) of(src kvsync.Source) []*tree.Version {
 	g.mu.Lock()

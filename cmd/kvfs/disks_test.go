@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"log/slog"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -35,6 +37,10 @@ func TestSystemDirectoriesThatHaveFiles(t *testing.T) {
 	}
 }
 
+func newDisks() *disks {
+	return &disks{log: slog.New(slog.DiscardHandler), began: make(chan struct{}), wake: make(chan struct{}, 1), known: func() map[string]bool { return nil }}
+}
+
 // A disk that hangs holds up neither who publishes nor who asks how things are, and gets what was
 // published last when it answers again.
 func TestDiskThatHangs(t *testing.T) {
@@ -42,8 +48,7 @@ func TestDiskThatHangs(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		answers := make(chan struct{})
 		var written []*tree.Snapshot
-		ds := &disks{log: slog.New(slog.DiscardHandler), began: make(chan struct{}), jobs: make(chan diskJob, 1),
-			known: func() map[string]bool { return nil }}
+		ds := newDisks()
 		ds.options = func(string) disk.Options { // run asks for them before it opens a directory
 			<-answers
 			written = append(written, ds.last)
@@ -77,6 +82,167 @@ func TestDiskThatHangs(t *testing.T) {
 		}
 		stop()
 		synctest.Wait()
+	})
+}
+
+// Who changes the settings does not wait for a disk that hangs, and when it answers the directories are those of the
+// last ones.
+func TestChangedSettingsDoNotWaitForADiskThatHangs(t *testing.T) {
+	const a, b, c = "/proc/self/no such directory/a", "/proc/self/no such directory/b", "/proc/self/no such directory/c"
+	with := func(stores ...string) wanted {
+		files := map[string]string{}
+		for _, store := range stores {
+			files[store] = filesInstead
+		}
+		return storesWith(files)
+	}
+	type step func(context.Context, *disks)
+	set := func(stores ...string) step {
+		return func(ctx context.Context, ds *disks) { ds.set(ctx, with(stores...)) }
+	}
+	end := func(stores ...string) step {
+		return func(ctx context.Context, ds *disks) { ds.end(ctx, with(stores...)) }
+	}
+	for name, tt := range map[string]struct {
+		steps      []step
+		said, then []string // directories of the report, while it hangs and when it answers
+	}{
+		"one comes":               {[]step{set(a, b), end(a, b)}, []string{a, b}, []string{a, b}},
+		"one goes":                {[]step{set(), end()}, []string{a}, nil},
+		"one goes and comes back": {[]step{set(), end(), set(a), end(a)}, []string{a}, []string{a}},
+		"one goes, another comes": {[]step{set(), end(), set(b)}, []string{a, b}, []string{a, b}}, // what has come is published first
+		"others each time":        {[]step{set(b), end(b), set(c), end(c)}, []string{a, b, c}, []string{c}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			answers, ended := make(chan struct{}), make(chan struct{})
+			ds := newDisks()
+			ds.options = func(string) disk.Options {
+				<-answers
+				return disk.Options{}
+			}
+			ds.all = []*storeDisk{{path: a, files: filesInstead}}
+			ds.note(time.Time{})
+			go func() {
+				defer close(ended)
+				ds.run(ctx)
+			}()
+			ds.apply(ctx, tree.Empty())
+			time.Sleep(time.Second)
+			began := time.Now()
+			for _, step := range tt.steps {
+				step(ctx, ds)
+			}
+			if took := time.Since(began); took > 0 { // which is known to hang
+				t.Errorf("%s: they have waited %v", name, took)
+			}
+			if said := ds.paths(); !slices.Equal(said, tt.said) {
+				t.Errorf("%s: while it hangs the report has %q", name, said)
+			}
+			close(answers)
+			synctest.Wait()
+			if then := ds.paths(); !slices.Equal(then, tt.then) {
+				t.Errorf("%s: when it answers the report has %q, want %q", name, then, tt.then)
+			}
+			stop()
+			<-ended
+		})
+	}
+}
+
+// A store that leaves before its directory was led anywhere by this process takes its files along all the same.
+func TestFilesOfAStoreThatLeavesAtOnceGo(t *testing.T) {
+	store := t.TempDir()
+	cfg, problems := config.FromURLs([]string{"https://contoso-web.vault.azure.net/secrets/www"}, store)
+	if cfg == nil {
+		t.Fatal(problems)
+	}
+	cfg.Certificates[0].Persistent.Files = filesInstead
+	w, c := wanted{cfg: cfg}, cfg.Certificates[0]
+	v := tree.NewVersion("1", time.Now(), time.Now(), selfSigned(t), viewsOf(c, nil))
+	shown, err := tree.Build(tree.Spec{Entries: []tree.Entry{entry(c, nil)}}, func(string) tree.Shown {
+		return tree.Shown{Versions: []*tree.Version{v}, Current: v}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	emptied, err := tree.Build(tree.Spec{Stores: []string{store}}, nil) // the directory goes last
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := func() (all []string) {
+		entries, err := os.ReadDir(store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name(), ".") {
+				all = append(all, e.Name())
+			}
+		}
+		return all
+	}
+	// process is one that takes over, and whose disk answers later.
+	process := func(do func(context.Context, *disks)) {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			answers, ended := make(chan struct{}), make(chan struct{})
+			ds := newDisks()
+			ds.options = func(string) disk.Options {
+				<-answers
+				return disk.Options{Certificates: diskCertificates(w, store, nil)}
+			}
+			ds.take(w, nil)
+			go func() {
+				defer close(ended)
+				ds.run(ctx)
+			}()
+			synctest.Wait()
+			do(ctx, ds)
+			close(answers)
+			synctest.Wait()
+			stop()
+			<-ended
+		})
+	}
+	process(func(ctx context.Context, ds *disks) { ds.apply(ctx, shown) })
+	if len(files()) == 0 {
+		t.Fatal("nothing is written: the test shows nothing")
+	}
+	process(func(ctx context.Context, ds *disks) {
+		none := wanted{cfg: &config.Config{}}
+		ds.apply(ctx, shown)
+		ds.set(ctx, none)
+		ds.apply(ctx, emptied)
+		ds.end(ctx, none)
+	})
+	if left := files(); len(left) > 0 {
+		t.Errorf("files are left: %q", left)
+	}
+}
+
+// The end of kvfs waits for a disk for a while, and not for ever.
+func TestEndDoesNotWaitForADiskThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		answers, ended := make(chan struct{}), make(chan struct{})
+		ds := newDisks()
+		ds.options = func(string) disk.Options {
+			<-answers
+			return disk.Options{}
+		}
+		ds.all = []*storeDisk{{path: "/proc/self/no such directory/store", files: filesInstead}}
+		go func() {
+			defer close(ended)
+			ds.run(ctx)
+		}()
+		ds.apply(ctx, tree.Empty())
+		began := time.Now()
+		stop()
+		if <-ended; time.Since(began) != diskPatience {
+			t.Errorf("it has ended after %v", time.Since(began))
+		}
+		close(answers)
 	})
 }
 

@@ -50,7 +50,7 @@ func (r hookRecords) Put(changes map[string][]byte) error {
 
 func (d *daemon) newHooks() *hook.Runner {
 	return hook.New(hook.Options{Serving: d.hooked, Paths: d.pathsOf, Content: d.combined, Records: hookRecords{d.image, keyHook}, Logger: d.log, Seed: machineSeed(),
-		Spared: func() []int { return []int{d.client.Keeper(), d.fs.Stats().Publisher} }})
+		Spared: func() []int { return []int{d.client.Keeper(), d.fs.Stats().Publisher, d.audit.process()} }})
 }
 
 // lookAtHooks is called after each publication.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,12 +10,15 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"kvfs/certs"
 	"kvfs/config"
+	"kvfs/disk"
 	"kvfs/status"
 	"kvfs/tree"
 )
@@ -128,4 +132,36 @@ func TestFilesThatCouldNotBeWrittenAreLate(t *testing.T) {
 			t.Errorf("%s is late: %t", store, !want)
 		}
 	}
+}
+
+// From the moment something is published the files are late, until they are written and hooks may look.
+func TestFilesAreLateUntilTheyAreWritten(t *testing.T) {
+	store := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		ds := newDisks()
+		ds.options = func(string) disk.Options { return disk.Options{} }
+		var looks []bool
+		ds.wrote = func() { looks = append(looks, ds.late(store)) }
+		ds.all = []*storeDisk{{path: store, files: filesInstead}}
+		ds.note(time.Time{})
+		if ds.late(store) {
+			t.Error("late before anything is published")
+		}
+		ds.apply(ctx, tree.Empty()) // waits in vain: nobody writes yet
+		if !ds.late(store) {
+			t.Error("not late, and nothing is written")
+		}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			ds.run(ctx)
+		}()
+		synctest.Wait()
+		if r := ds.report(); ds.late(store) || !slices.Equal(looks, []bool{false}) {
+			t.Errorf("when they are written: late %t, whoever looked saw %t; %+v", ds.late(store), looks, r)
+		}
+		stop()
+		<-ended
+	})
 }

@@ -66,7 +66,7 @@ func inherit(a *app) (k *kept, err error) {
 	if k.generation, err = nextGeneration(k.image); err != nil { // a figure, which nothing depends on
 		a.logger().Warn("the servers before this one are not counted", "err", err)
 	}
-	k.metrics = &metrics{log: a.logger(), client: k.client}
+	k.metrics = newMetrics(a.logger(), k.client)
 	opts := fs.Options{Rootless: rootless(), Image: k.image, Keep: k.client.Keep, Load: k.loader.load, Logger: a.logger(),
 		Uncached: o.uncached, Recovery: fs.Recovery(o.recovery)}
 	if o.publisher != "" {

@@ -17,14 +17,27 @@ import (
 	"kvfs/status"
 )
 
-// metricsRetry is how long after a failure it is tried again to listen for metrics.
-const metricsRetry = 5 * time.Second
+// Waits until it is tried again to listen for metrics: the first after a failure, and the last of those that grow.
+const (
+	firstMetricsRetry = time.Second
+	lastMetricsRetry  = time.Minute
+)
+
+// metricsWait is how long to wait after so many failures in a row.
+func metricsWait(failures int) time.Duration {
+	return min(firstMetricsRetry<<min(failures-1, 10), lastMetricsRetry)
+}
 
 // metrics is where metrics and probes are answered, if the settings ask for that.
 type metrics struct {
 	log    *slog.Logger
 	client *keeper.Client
 	work   sync.WaitGroup
+	// broken has one that does not answer any more, though nobody has ended it.
+	broken chan broken
+	// failures to listen or to answer, one upon another: with not even lastMetricsRetry between them. The goroutine
+	// that serves alone counts them.
+	failures int
 
 	// What follows is that of the goroutine that serves, and mu is held to change it.
 	mu      sync.Mutex
@@ -34,11 +47,22 @@ type metrics struct {
 	retryAt time.Time // zero: nothing has failed
 }
 
+func newMetrics(log *slog.Logger, client *keeper.Client) *metrics {
+	return &metrics{log: log, client: client, broken: make(chan broken, 1)}
+}
+
+// broken is an endpoint with what has ended it.
+type broken struct {
+	*listening
+	err error
+}
+
 // listening is an endpoint that is there, and answers from start on.
 type listening struct {
 	*status.Endpoint
 	at    status.Address
 	stop  context.CancelFunc // nil before start
+	began time.Time
 	ended chan struct{}
 }
 
@@ -62,7 +86,7 @@ func (m *metrics) take(cfg config.Metrics) error {
 	return errors.Join(errs...)
 }
 
-// open takes over or listens, and has it kept.
+// open takes over or listens, beside what is there, and has it kept.
 func (m *metrics) open(cfg config.Metrics) error {
 	at, err := addressOf(cfg)
 	if err != nil {
@@ -76,7 +100,11 @@ func (m *metrics) open(cfg config.Metrics) error {
 		m.now = &listening{Endpoint: e, at: at}
 		return nil
 	}
-	if e, err = status.OpenEndpoint(at); err != nil {
+	open := status.OpenEndpoint
+	if m.now != nil {
+		open = m.now.Beside
+	}
+	if e, err = open(at); err != nil {
 		return explainListening(cfg, err)
 	}
 	if err := e.Keep(m.client.Keep); err != nil {
@@ -93,16 +121,37 @@ func (m *metrics) start(ctx context.Context, p status.Prober) {
 		return
 	}
 	ctx, l.stop = context.WithCancel(ctx)
-	l.ended = make(chan struct{})
-	m.work.Add(1)
-	go func() {
-		defer m.work.Done()
-		defer close(l.ended)
-		if err := l.Serve(ctx, p); err != nil {
-			m.log.Error("metrics are not answered any more", "at", l.at.Listen, "err", err)
+	l.began, l.ended = time.Now(), make(chan struct{})
+	m.work.Go(func() {
+		err := l.Serve(ctx, p)
+		close(l.ended)
+		if err == nil {
+			return
 		}
-	}()
+		select {
+		case m.broken <- broken{l, err}:
+		case <-ctx.Done():
+		}
+	})
 	m.log.Info("metrics and probes are answered", "at", l.at.Listen)
+}
+
+// lost gives up an endpoint that does not answer any more. It is tried again to have another one there.
+func (m *metrics) lost(b broken) {
+	b.stop()
+	if b.listening != m.now { // the settings have ended it meanwhile
+		return
+	}
+	m.log.Error("metrics are not answered any more; it is tried again", "at", b.at.Listen, "err", b.err)
+	b.Remove()
+	if err := m.client.Drop(b.at.KeptName()); err != nil {
+		m.log.Warn("the keeper does not listen", "err", err)
+	}
+	if time.Since(b.began) > lastMetricsRetry {
+		m.failures = 0
+	}
+	m.now = nil
+	m.note(m.wanted, &failure{code: exitFailed, kind: "metrics", fact: fmt.Sprintf("kvfs.metrics: %v", b.err), hint: "it is tried again by itself; see the log", err: b.err})
 }
 
 // set follows changed settings. Where that fails all stays as it was.
@@ -132,6 +181,7 @@ func (m *metrics) set(ctx context.Context, p status.Prober, cfg config.Metrics) 
 	if before != nil && before != m.now {
 		m.end(before)
 	}
+	m.failures = 0
 	m.note(cfg, nil)
 	return nil
 }
@@ -154,7 +204,8 @@ func (m *metrics) note(cfg config.Metrics, err error) {
 	m.wanted, m.err, m.retryAt = cfg, nil, time.Time{}
 	if err != nil {
 		f := asFailure(err)
-		m.err, m.retryAt = &status.Error{Kind: "metrics", Fact: f.fact, Hint: f.hint}, time.Now().Add(metricsRetry)
+		m.failures++
+		m.err, m.retryAt = &status.Error{Kind: "metrics", Fact: f.fact, Hint: f.hint}, time.Now().Add(metricsWait(m.failures))
 	}
 }
 

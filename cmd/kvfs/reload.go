@@ -148,7 +148,7 @@ func (d *daemon) admitStore(store string, next wanted) error {
 	case slices.Contains(visible, store):
 		return nil
 	case instead:
-		return disk.Check(store, d.diskOptions(next, store))
+		return checkDisk(store, d.diskOptions(next, store), was)
 	case d.serving == nil:
 		return &failure{fact: fmt.Sprintf("the store %s is to be mounted, and this kvfs has begun without any mount", store), hint: restart}
 	}
@@ -165,6 +165,24 @@ func (d *daemon) admitStore(store string, next wanted) error {
 	}
 	_, err := checkStore(store, next.stores(nil), d.ownFiles(next.cfg)...)
 	return err
+}
+
+// checkDisk is disk.Check that does not wait for ever. A directory that has files already and does not answer keeps
+// nothing else in the settings from being applied.
+func checkDisk(store string, o disk.Options, has bool) error {
+	checked := make(chan error, 1)
+	go func() { checked <- disk.Check(store, o) }()
+	patience := time.NewTimer(diskPatience)
+	defer patience.Stop()
+	select {
+	case err := <-checked:
+		return err
+	case <-patience.C:
+	}
+	if has {
+		return nil
+	}
+	return &failure{fact: fmt.Sprintf("the directory %s has not answered for %v", store, diskPatience), hint: hungDiskHint}
 }
 
 // rehearse builds the names of what is to be served, of which two may clash in a
@@ -246,7 +264,7 @@ const settlePause = 10 * time.Second
 func (d *daemon) settle(ctx context.Context) error {
 	w, before := d.wanted(), d.fs.Mounts()
 	after := d.stores(w)
-	_ = d.disks.set(w, nil, false) // what is wrong is said when it is written
+	d.disks.set(ctx, w)
 	err := d.syncer.Change(ctx, d.settings(w, slices.Concat(before, after, d.disks.paths())))
 	if err == nil && !sameSet(before, after) {
 		if err = d.fs.Show(after); err == nil {
@@ -257,7 +275,7 @@ func (d *daemon) settle(ctx context.Context) error {
 		return nil
 	}
 	if err == nil {
-		d.disks.end(w)
+		d.disks.end(ctx, w)
 	}
 	unsettled := (*status.Error)(nil)
 	if err != nil {
