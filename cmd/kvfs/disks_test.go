@@ -159,8 +159,8 @@ func TestFilesOfAStoreThatLeavesAtOnceGo(t *testing.T) {
 	}
 	cfg.Certificates[0].Persistent.Files = filesInstead
 	w, c := wanted{cfg: cfg}, cfg.Certificates[0]
-	v := tree.NewVersion("1", time.Now(), time.Now(), selfSigned(t), viewsOf(c, nil))
-	shown, err := tree.Build(tree.Spec{Entries: []tree.Entry{entry(c, nil)}}, func(string) tree.Shown {
+	v := tree.NewVersion("1", time.Now(), time.Now(), selfSigned(t), wanted{}.views().of(c)[0])
+	shown, err := tree.Build(tree.Spec{Entries: []tree.Entry{entry(c, wanted{}.views())}}, func(string) tree.Shown {
 		return tree.Shown{Versions: []*tree.Version{v}, Current: v}
 	})
 	if err != nil {
