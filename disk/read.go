@@ -87,6 +87,7 @@ type reader struct {
 	most  int
 	names map[string]record                    // of the manifest
 	files map[string]map[certs.Version][]piece // by certificate and version
+	empty bool                                 // there is nothing in the directory
 	notes []string
 }
 
@@ -118,6 +119,7 @@ func (r *reader) survey(want []Certificate) error {
 	if err != nil {
 		return err
 	}
+	r.empty = len(names) == 0
 	for _, name := range names {
 		if f, ok := parseFile(name); ok {
 			r.take(f, name)
@@ -157,7 +159,7 @@ func (r *reader) take(f versionFile, name string) {
 // lastGood puts together what there is of a certificate.
 func (r *reader) lastGood(c Certificate) (good LastGood) {
 	versions := r.files[c.base()]
-	if len(versions) == 0 { // of most of thousands, at a first start
+	if r.empty { // of thousands, at a first start
 		return good
 	}
 	good.Current = r.current(c, versions)

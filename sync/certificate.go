@@ -23,17 +23,22 @@ type Source struct {
 }
 
 // Key names the certificate in a tree.Spec. Sources with equal keys are fetched
-// once. There are many copies of each of thousands, which are one in memory.
+// once. While a Syncer has the certificate it is one string, whoever asks for it: there
+// are many that keep it of each of thousands.
 func (s Source) Key() string {
 	return unique.Make(s.Ref.Key() + " " + s.Identity.Key()).Value()
 }
 
+// laneKey is the vault and who asks. There are few.
+type laneKey = unique.Handle[string]
+
 // certificate is what is known of a source.
 type certificate struct {
 	source Source
-	key    string // of source: making it takes a while
-	host   string // of the vault
-	lane   string // the vault and who asks
+	key    string                // of source: making it takes a while
+	one    unique.Handle[string] // of key: for as long as it is here, Key gives that one
+	host   string                // of the vault
+	lane   laneKey
 	// jitter is its place, and laneJitter that of its lane, within what is spread.
 	jitter, laneJitter float64
 
@@ -78,8 +83,8 @@ type certificate struct {
 
 func (s *Syncer) newCertificate(src Source) *certificate {
 	host := strings.ToLower(src.Ref.Host())
-	lane, key := unique.Make(host+" "+src.Identity.Key()).Value(), src.Key() // of lanes there are few
-	return &certificate{source: src, asked: time.Now(), key: key, host: host, lane: lane, jitter: jitterOf(s.opts.Seed, key), laneJitter: jitterOf(s.opts.Seed, lane)}
+	lane, key := host+" "+src.Identity.Key(), src.Key()
+	return &certificate{source: src, asked: time.Now(), key: key, one: unique.Make(key), host: host, lane: unique.Make(lane), jitter: jitterOf(s.opts.Seed, key), laneJitter: jitterOf(s.opts.Seed, lane)}
 }
 
 // digest of a value with its content type.

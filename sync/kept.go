@@ -201,7 +201,7 @@ func (s *Syncer) decode(src Source, b []byte) (*certificate, error) {
 		c.readAt = time.Now().Add(-scale(recheck, c.jitter/2))
 	}
 	for _, b := range k.Versions {
-		if b[0] == '"' { // the first kvfs had them as base64
+		if bytes.HasPrefix(b, []byte(`"`)) { // the first kvfs had them as base64
 			var was []byte
 			if err := json.Unmarshal(b, &was); err != nil {
 				return nil, err

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unique"
 
 	"kvfs/certs"
 	"kvfs/vault"
@@ -33,7 +32,7 @@ const (
 // lane is one identity at one vault.
 type lane struct {
 	breaker
-	key      string
+	key      laneKey
 	host     *host
 	name     string // of the host
 	identity vault.Identity
@@ -56,7 +55,18 @@ type mark struct {
 }
 
 func markOf(s *vault.Secret) mark {
-	return mark{unique.Make(s.ContentType).Value(), s.Enabled, s.Created, s.Updated, s.NotBefore, s.Expires}
+	return mark{known(s.ContentType), s.Enabled, s.Created, s.Updated, s.NotBefore, s.Expires}
+}
+
+// known is a content type, without a string of its own if it is one that certificates have.
+func known(contentType string) string {
+	switch contentType {
+	case "application/x-pkcs12":
+		return "application/x-pkcs12"
+	case "application/x-pem-file":
+		return "application/x-pem-file"
+	}
+	return contentType
 }
 
 // shows tells whether a listing shows what the mark was made of.
@@ -192,7 +202,7 @@ func (r *runner) compare(ctx context.Context, at listing) {
 }
 
 // unsettle lets the certificates of a lane go apart. The caller holds mu.
-func (r *runner) unsettle(lane string) {
+func (r *runner) unsettle(lane laneKey) {
 	for _, c := range r.certs {
 		if c.lane == lane {
 			c.settled = false

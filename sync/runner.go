@@ -31,13 +31,13 @@ type runner struct {
 	underway int // listings; at most as many as that has room for
 	waiting  []*wish
 	hosts    map[string]*host
-	lanes    map[string]*lane
-	shared   map[string]int  // certificates that a listing of a lane can stand for
-	used     map[string]bool // lanes that have certificates
-	thirst   time.Time       // when a vault may be asked again that was asked too much; zero: none
-	asked    time.Time       // when the settings were last asked how things are shown
-	looked   time.Time       // when launch last looked for what is due
-	sent     time.Time       // when send did
+	lanes    map[laneKey]*lane
+	shared   map[laneKey]int  // certificates that a listing of a lane can stand for
+	used     map[laneKey]bool // lanes that have certificates
+	thirst   time.Time        // when a vault may be asked again that was asked too much; zero: none
+	asked    time.Time        // when the settings were last asked how things are shown
+	looked   time.Time        // when launch last looked for what is due
+	sent     time.Time        // when send did
 }
 
 // grant takes a wish up.
@@ -91,8 +91,8 @@ func (r *runner) probe() {
 // survey counts what a listing can stand for. A wish is somebody's to see what has
 // changed: permissions too.
 func (r *runner) survey() {
-	r.shared = map[string]int{}
-	used := map[string]bool{}
+	r.shared = map[laneKey]int{}
+	used := map[laneKey]bool{}
 	r.used = used
 	for _, c := range r.certificates() {
 		used[c.lane] = used[c.lane] || !c.retired

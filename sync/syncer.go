@@ -172,7 +172,7 @@ func (s *Syncer) Synced() <-chan struct{} { return s.synced }
 // whose vault hangs holds up no other.
 func (s *Syncer) Run(ctx context.Context) error {
 	r := runner{Syncer: s, outcomes: make(chan outcome, concurrency), flying: map[*certificate]bool{}, listings: make(chan listing, listRoom),
-		hosts: map[string]*host{}, lanes: map[string]*lane{}, found: make(chan found, errandRoom), errands: map[*certificate]bool{}}
+		hosts: map[string]*host{}, lanes: map[laneKey]*lane{}, found: make(chan found, errandRoom), errands: map[*certificate]bool{}}
 	first := &wish{done: s.ready}
 	r.grant(first)
 	for ctx.Err() == nil {

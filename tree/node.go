@@ -193,14 +193,8 @@ type content struct {
 	off  int
 }
 
-// noText is that of all contents that are empty.
-var noText = NewBlob(nil)
-
 func newContent(b []byte) content {
-	blob := noText
-	if len(b) > 0 {
-		blob = NewBlob(b)
-	}
+	blob := NewBlob(b)
 	return content{size: len(b), sum: blob.Sum, blob: blob}
 }
 

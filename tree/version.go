@@ -30,7 +30,8 @@ type Version struct {
 	// Issuer of the leaf, for who wants to compare versions.
 	Issuer string
 
-	names      [sha256.Size]byte // digest of what Names returns
+	issuer     unique.Handle[string] // keeps Issuer one string, which thousands have
+	names      [sha256.Size]byte     // digest of what Names returns
 	thumbprint string
 	hasKey     bool
 	stub       bool
@@ -174,13 +175,19 @@ func NewVersion(id certs.Version, created, published time.Time, b *certs.Bundle,
 	}
 	v := &Version{
 		ID: id, Created: created.Truncate(time.Second), Published: published.Truncate(time.Second),
-		NotBefore: b.Leaf.NotBefore, NotAfter: b.Leaf.NotAfter, names: digestOf(names(b.Leaf)), Issuer: unique.Make(b.Leaf.Issuer.String()).Value(),
+		NotBefore: b.Leaf.NotBefore, NotAfter: b.Leaf.NotAfter, names: digestOf(names(b.Leaf)),
 		thumbprint: b.Thumbprint(), hasKey: b.HasKey(),
 	}
+	v.issued(b.Leaf.Issuer.String())
 	v.write(certs.PKCS8, b.PEM())
 	v.render(b, views)
 	v.contents = slices.Clone(v.contents) // without the room to grow
 	return v
+}
+
+func (v *Version) issued(by string) {
+	v.issuer = unique.Make(by)
+	v.Issuer = v.issuer.Value()
 }
 
 // Completed is the version that remembers which issuers somebody has added to what

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-	"unique"
 
 	"kvfs/certs"
 )
@@ -95,8 +94,9 @@ func decodeVersion(b []byte, blob func(sum [32]byte) *Blob) (*Version, error) {
 	if format := d.byte(); format != versionFormat {
 		return nil, fmt.Errorf("it is of format %d, not %d", format, versionFormat)
 	}
-	v := &Version{ID: certs.Version(d.string()), Created: d.time(), NotBefore: d.time(), NotAfter: d.time(), Published: d.time(), names: d.sum(),
-		Issuer: unique.Make(d.string()).Value(), thumbprint: d.string(), hasKey: d.byte() == 1, unwritten: d.strings()}
+	v := &Version{ID: certs.Version(d.string()), Created: d.time(), NotBefore: d.time(), NotAfter: d.time(), Published: d.time(), names: d.sum()}
+	v.issued(d.string())
+	v.thumbprint, v.hasKey, v.unwritten = d.string(), d.byte() == 1, d.strings()
 	for _, der := range d.strings() {
 		v.added = append(v.added, []byte(der))
 	}
@@ -108,7 +108,7 @@ func decodeVersion(b []byte, blob func(sum [32]byte) *Blob) (*Version, error) {
 		texts = append(texts, blob([32]byte([]byte(sum))))
 	}
 	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
-		f := form{kind: kind(d.byte()), key: certs.KeyFormat(unique.Make(d.string()).Value()), password: Password(d.string())}
+		f := form{kind: kind(d.byte()), key: d.keyFormat(), password: Password(d.string())}
 		sum, size, off, text := d.sum(), d.uvarint(), d.uvarint(), d.uvarint()
 		if size > maxText || off > maxText || text >= uint64(len(texts)) {
 			return nil, errors.New("a form that makes no sense")
@@ -121,6 +121,17 @@ func decodeVersion(b []byte, blob func(sum [32]byte) *Blob) (*Version, error) {
 		d.err = fmt.Errorf("%d bytes too many", len(d.rest))
 	}
 	return v, d.err
+}
+
+// keyFormat is without a string of its own if it is one that there is.
+func (d *decoder) keyFormat() certs.KeyFormat {
+	format := certs.KeyFormat(d.string())
+	for _, known := range []certs.KeyFormat{certs.PKCS8, certs.Traditional} {
+		if format == known {
+			return known
+		}
+	}
+	return format
 }
 
 // maxText is more than any text has.
@@ -180,8 +191,9 @@ func decodeJSONVersion(b []byte, blob func(sum [32]byte) *Blob) (*Version, error
 	case r.Format != 2 || len(r.NamesSum) != sha256.Size:
 		return nil, fmt.Errorf("it is of format %d, or makes no sense", r.Format)
 	}
-	v := &Version{ID: r.ID, Created: r.Created, NotBefore: r.NotBefore, NotAfter: r.NotAfter, Published: r.Published, names: [32]byte(r.NamesSum), Issuer: r.Issuer,
+	v := &Version{ID: r.ID, Created: r.Created, NotBefore: r.NotBefore, NotAfter: r.NotAfter, Published: r.Published, names: [32]byte(r.NamesSum),
 		thumbprint: r.Thumbprint, hasKey: r.HasKey, unwritten: r.Unwritten, added: r.Added}
+	v.issued(r.Issuer)
 	for _, fr := range r.Forms {
 		if len(fr.Sum) != sha256.Size || fr.Size < 0 || fr.Off < 0 {
 			return nil, errors.New("a form that makes no sense")

@@ -3,6 +3,7 @@ package tree
 import (
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,17 +26,27 @@ func recorded(t *testing.T) (v *Version, blob func([32]byte) *Blob) {
 	return v, func(sum [32]byte) *Blob { return texts[sum] }
 }
 
+// same tells whether two versions are the same, whatever texts their empty forms have.
+func same(v, w *Version) bool {
+	a, b := *v, *w
+	a.contents, b.contents = nil, nil
+	alike := func(x, y rendered) bool {
+		return x.form == y.form && x.size == y.size && x.sum == y.sum && x.off == y.off && (x.blob == y.blob || x.size == 0)
+	}
+	return reflect.DeepEqual(a, b) && slices.EqualFunc(v.contents, w.contents, alike)
+}
+
 // A later process reads what this one knows of a version.
 func TestVersionIsWhatItWas(t *testing.T) {
 	v, blob := recorded(t)
 	for what, w := range map[string]*Version{"whole": v, "a stub": v.Stub()} {
 		got, err := DecodeVersion(w.Encode(), blob)
-		if err != nil || !reflect.DeepEqual(got, w) {
+		if err != nil || !same(got, w) {
 			t.Errorf("%s is another one, %v", what, err)
 		}
 	}
 	gone, err := DecodeVersion(v.Encode(), func([32]byte) *Blob { return nil })
-	if err != nil || !reflect.DeepEqual(gone, v.Stub()) {
+	if err != nil || !same(gone, v.Stub()) {
 		t.Errorf("without its texts it is no stub, %v", err)
 	}
 }
@@ -55,7 +66,7 @@ func TestVersionOfAnOlderKvfs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := DecodeVersion(b, blob); err != nil || !reflect.DeepEqual(got, v) {
+		if got, err := DecodeVersion(b, blob); err != nil || !same(got, v) {
 			t.Errorf("of format %d it is another one, %v", old.Format, err)
 		}
 	}

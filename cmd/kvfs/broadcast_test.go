@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,5 +49,33 @@ func TestRestComesAfterTheLastSignal(t *testing.T) {
 		if _, ok := b.rest(ctx, news, time.Second); ok || time.Since(began) != time.Minute+time.Second {
 			t.Errorf("%v, after %v", ok, time.Since(began))
 		}
+	})
+}
+
+// What is waited for is seen at once, or at the next look if nobody has told.
+func TestUntilAsksAtEachSignal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b broadcast
+		var done atomic.Bool
+		began := time.Now()
+		go func() {
+			time.Sleep(time.Second)
+			b.signal() // of something else
+			time.Sleep(time.Second)
+			done.Store(true)
+			b.signal()
+		}()
+		b.until(t.Context(), time.Hour, done.Load)
+		if took := time.Since(began); took != 2*time.Second {
+			t.Errorf("it is seen after %v", took)
+		}
+		asked := 0
+		b.until(t.Context(), time.Minute, func() bool { asked++; return asked == 4 })
+		if took := time.Since(began); took != 2*time.Second+3*time.Minute {
+			t.Errorf("without a signal it is seen after %v", took)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		b.until(ctx, time.Hour, func() bool { return false })
 	})
 }

@@ -445,14 +445,8 @@ func (d *daemon) economize(ctx context.Context) {
 		return
 	}
 	save()
-	for visible := d.progress.next(); !d.shown.Load(); visible = d.progress.next() { // which needs as much
-		select {
-		case <-visible:
-		case <-ctx.Done():
-			return
-		}
-	}
-	if err := d.fs.Trim(); err != nil { // it is as good as before
+	d.progress.until(ctx, time.Minute, d.shown.Load) // which needs as much
+	if err := d.fs.Trim(); err != nil {              // it is as good as before
 		d.log.Warn("the image needs more memory than it should", "err", err)
 	}
 	for spent, ok := d.spent.next(), true; ok; spent, ok = d.spent.rest(ctx, spent, tidyPause) {

@@ -141,22 +141,11 @@ func lacking(r status.Report) error {
 
 // Await returns when kvfs wait need not wait any more.
 func (d *daemon) Await(ctx context.Context) {
-	for {
-		changed, failed := d.progress.next(), (*failure)(nil)
-		if d.shown.Load() { // else there is no need to ask
-			err := unready(d.Figures())
-			if err == nil || errors.As(err, &failed) && failed.kind == initialFailed {
-				return
-			}
+	d.progress.until(ctx, awaitLook, func() bool {
+		if !d.shown.Load() {
+			return false // whatever else there is to know
 		}
-		look := time.NewTimer(awaitLook)
-		select {
-		case <-changed:
-		case <-look.C:
-		case <-ctx.Done():
-		}
-		if look.Stop(); ctx.Err() != nil {
-			return
-		}
-	}
+		err, failed := unready(d.Figures()), (*failure)(nil)
+		return err == nil || errors.As(err, &failed) && failed.kind == initialFailed
+	})
 }
