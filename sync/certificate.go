@@ -63,6 +63,7 @@ type certificate struct {
 	err                            error
 	wanted                         bool      // to be tried now, whatever the schedule says
 	urged                          bool      // somebody has asked for the next try
+	unread                         bool      // a predecessor has left a record that says nothing to this process; see lost
 	retired                        bool      // the settings have it no more: never to be tried
 	asked                          time.Time // since when this process is to have it
 

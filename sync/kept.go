@@ -81,7 +81,7 @@ func (s *Syncer) keeping(certs []*certificate, now time.Time) (changes []image.C
 		if ok {
 			stay++
 		}
-		if ok && was.same(is) {
+		if ok && was.same(is) || c.lost() { // whoever comes next may be able to read it
 			continue
 		}
 		come[key] = is
@@ -159,10 +159,30 @@ func (s *Syncer) recall(src Source) *certificate {
 	}
 	c, err := s.decode(src, b)
 	if err != nil {
-		s.log.Warn("what was known of a certificate before is not known any more", "url", src.Ref.String(), "err", err)
-		return nil
+		s.log.Warn("what was known of a certificate before is not known any more; its names stay until it has been read", "url", src.Ref.String(), "err", err)
+		c = s.newCertificate(src)
+		c.unread = true
 	}
 	return c
+}
+
+// lost tells whether nothing is known of a certificate that a predecessor has shown, as
+// when that was a newer kvfs. What readers see of it stays until something is known.
+func (c *certificate) lost() bool {
+	return c.unread && len(c.versions) == 0 && !(c.disabled && c.policy.HideDisabled)
+}
+
+// lostEntries are those of a spec whose certificates are lost. The caller holds mu.
+func (s *Syncer) lostEntries() (entries []tree.Entry) {
+	if !slices.ContainsFunc(s.certs, (*certificate).lost) {
+		return nil
+	}
+	for _, e := range s.spec.Entries {
+		if c := s.byKey[e.Certificate]; c != nil && c.lost() {
+			entries = append(entries, e)
+		}
+	}
+	return entries
 }
 
 func (s *Syncer) decode(src Source, b []byte) (*certificate, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -160,6 +161,66 @@ func TestCacheForgetsWhatIsNotShown(t *testing.T) {
 		}
 		if n != 2 {
 			t.Errorf("%d of them are kept, want 2", n)
+		}
+	})
+}
+
+// What a predecessor has shown stays visible if this process cannot read what it knew, as when that was a newer kvfs,
+// until the vault has answered.
+func TestNamesStayWhereRecordsCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, p := newFakeVault(t, "www", "api", "gone"), newRemembering(t)
+		opts := p.options()
+		opts.Visible = p.last
+		ctx, die := context.WithCancel(t.Context())
+		s, ended := New(opts, settings(t, v, time.Hour, "www", "api", "gone")), make(chan error, 1)
+		go func() { ended <- s.Run(ctx) }()
+		<-s.Ready()
+		before := p.last()
+		die()
+		<-ended
+
+		const foreign = "\xff of another format"
+		for key := range p.image.All(keyCertificate) {
+			if err := p.image.Enter(image.Change{Key: key, Value: []byte(foreign)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		v.set(func() { v.errs["www"] = &vault.Error{Kind: vault.KindUnreachable, Fact: "the vault is gone"} })
+		s = running(t, opts, settings(t, v, time.Hour, "www", "api")) // of "gone" nothing is wanted any more
+		<-s.Ready()
+		names := func(s *tree.Snapshot, of string) (n int) {
+			for node := range s.Nodes() {
+				if node.Kind != tree.Dir && strings.HasPrefix(node.Name, "contoso-web."+of) {
+					n++
+				}
+			}
+			return n
+		}
+		for name, want := range map[string]int{"www": names(before, "www"), "api": names(before, "api"), "gone": 0} {
+			if got := names(p.last(), name); got != want {
+				t.Errorf("%d names of %s, want %d", got, name, want)
+			}
+		}
+		records := map[string]string{}
+		for key, b := range p.image.All(keyCertificate) {
+			records[strings.Fields(key)[0]] = string(b)
+		}
+		for key, b := range records {
+			if www := strings.HasSuffix(key, "/www"); www != (b == foreign) {
+				t.Errorf("the record of %s is %q", key, b)
+			}
+		}
+		if len(records) != 2 {
+			t.Errorf("%d records, want 2", len(records))
+		}
+		v.set(func() { delete(v.errs, "www") })
+		v.put(t, "www", 2, leaf{})
+		if err := s.Refresh(t.Context(), Match("www")); err != nil {
+			t.Fatal(err)
+		}
+		if c := s.Report().Certificates[0]; c.State != OK || names(p.last(), "www") != names(before, "www") {
+			t.Errorf("after the vault has answered: %+v, %d names", c, names(p.last(), "www"))
 		}
 	})
 }

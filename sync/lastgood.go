@@ -6,7 +6,7 @@ import "time"
 // knew, if what that showed is still in memory, otherwise what Options.LastGood has.
 func (s *Syncer) remember(src Source) *certificate {
 	c := s.recall(src)
-	if s.opts.LastGood == nil || c != nil && (len(c.versions) == 0 || c.current(time.Now()) != nil && c.current(time.Now()).Resident()) {
+	if s.opts.LastGood == nil || c != nil && !c.unread && (len(c.versions) == 0 || c.current(time.Now()) != nil && c.current(time.Now()).Resident()) {
 		return c
 	}
 	versions := s.opts.LastGood(src)

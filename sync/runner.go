@@ -405,6 +405,7 @@ func (s *Syncer) publish(ctx context.Context) {
 		s.arrange(c, began)
 	}
 	records, kept, keepErr := s.keeping(certs, began)
+	lost := s.lostEntries()
 	s.mu.Unlock()
 
 	// Without mu: what is shown of a certificate changes in this goroutine alone.
@@ -415,6 +416,9 @@ func (s *Syncer) publish(ctx context.Context) {
 		return shown
 	})
 	if err = errors.Join(err, keepErr); err == nil {
+		if len(lost) > 0 && s.opts.Visible != nil {
+			snapshot = snapshot.Keeping(s.opts.Visible(), lost)
+		}
 		err = s.opts.Publisher.Publish(ctx, snapshot, records...)
 	}
 	now := time.Now()

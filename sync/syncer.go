@@ -81,6 +81,9 @@ type Options struct {
 	// before this knew; nil: nothing is kept. Blob finds the texts of what that has shown.
 	Image *image.Image
 	Blob  func(sum [32]byte) *tree.Blob
+	// Visible is what readers see now, of which those names stay whose certificates are not
+	// known although a predecessor has shown them; nil: nothing.
+	Visible func() *tree.Snapshot
 	// Seed names this machine, so that its polls are not in step with those of others.
 	Seed string
 	// LastGood gives the versions that are known of a source from elsewhere, newest first, where the

@@ -131,7 +131,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	d.programs, d.told = hook.NewPrograms(d.log), d.newAlerts()
 	d.set(now)
 	d.hooks = d.newHooks()
-	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks, d.audit, d.hear}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, LastGood: d.good.of, Seed: machineSeed(), Published: d.lookAtHooks}, d.settings(d.now, union(d.fs.Mounts(), stores)))
+	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks, d.audit, d.hear}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, Visible: d.fs.Snapshot, LastGood: d.good.of, Seed: machineSeed(), Published: d.lookAtHooks}, d.settings(d.now, union(d.fs.Mounts(), stores)))
 	d.remembered = d.good.covers(now)
 	d.good.forget()
 	d.loader.set(d.syncer)
