@@ -148,7 +148,7 @@ func TestRefreshUsesUpNoTryOfTheInitialSync(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			v := newFakeVault(t, "www", "api", "web", "app")
 			v.set(func() {
-				for _, name := range []string{"api", "web", "app"} {
+				for _, name := range []string{"www", "api", "web", "app"} { // a vault that answered one would be back for all
 					v.errs[name] = err
 				}
 			})
