@@ -280,6 +280,12 @@ func TestLinksOutOfTheStoreAreNotFollowed(t *testing.T) {
 	if current != "" || len(all) != 1 {
 		t.Error(current, all)
 	}
+	// Where all of it lies elsewhere, that is why nothing is known.
+	_ = os.Remove(s.path("contoso-web.www." + string(versionID(2))))
+	found, notes, err := Read(s.store, s.certificates(), ReadOptions{})
+	if err != nil || len(found) > 0 || !slices.ContainsFunc(notes, func(n string) bool { return strings.Contains(n, "out of the store: it is not followed") }) {
+		t.Error(found, notes, err)
+	}
 }
 
 func TestDirectoryThatIsNotThereHasNothing(t *testing.T) {

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"kvfs/image"
 	"kvfs/tree"
@@ -223,4 +225,18 @@ func TestNamesStayWhereRecordsCannotBeRead(t *testing.T) {
 			t.Errorf("after the vault has answered: %+v, %d names", c, names(p.last(), "www"))
 		}
 	})
+}
+
+// A key is one string in memory for as long as its certificate is there, whoever makes it.
+func TestKeyIsOneString(t *testing.T) {
+	v := newFakeVault(t, "www")
+	s := New(Options{Publisher: &shelf{}}, settings(t, v, time.Hour, "www"))
+	source, where := s.certs[0].source, unsafe.StringData(s.certs[0].source.Key())
+	for range 3 {
+		runtime.GC()
+		if unsafe.StringData(source.Key()) != where {
+			t.Fatal("there are two")
+		}
+	}
+	runtime.KeepAlive(s)
 }
