@@ -140,7 +140,12 @@ func (e *Endpoint) Beside(at Address) (next *Endpoint, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, sharePort(former, false)) }()
+	defer func() {
+		if alone := sharePort(former, false); alone != nil && err == nil {
+			next.Close()
+			next, err = nil, alone
+		}
+	}()
 	next = &Endpoint{at: at}
 	if err := next.listen(net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return sharePort(c, true) }}); err != nil {
 		return nil, err

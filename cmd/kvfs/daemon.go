@@ -21,7 +21,6 @@ import (
 	"kvfs/certs"
 	"kvfs/chain"
 	"kvfs/config"
-	"kvfs/disk"
 	"kvfs/fs"
 	"kvfs/hook"
 	"kvfs/status"
@@ -100,7 +99,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	now.vault = client
 	d := &daemon{kept: k, app: a, log: a.logger(), origin: o, now: now, began: time.Now(), reloads: make(chan chan<- status.Reloaded), news: make(chan struct{}, 1)}
 	d.disks = &disks{log: d.log, client: k.client, began: make(chan struct{}), wake: make(chan struct{}, 1), known: d.knownBases, wrote: d.lookAgain,
-		options: func(store string) disk.Options { return d.diskOptions(d.wanted(), store) }}
+		options: d.diskOptions}
 	d.audit = newAuditing(a, k, d.log)
 	d.good = newLastGood()
 	stores := d.now.stores(nil)
@@ -161,18 +160,24 @@ func (d *daemon) takeFiles() error {
 	}
 	// What is served does not wait for a disk that hangs. Nearly all is known from the predecessor.
 	d.disks.take(d.now, d.beneath)
-	found, w, read := newLastGood(), d.now, make(chan struct{})
-	go func() {
-		defer close(read)
-		found.read(d, w, uncovered)
-	}()
-	select {
-	case <-read:
-		d.good = found
-	case <-time.After(diskPatience):
+	d.good.take(d.readFiles(d.now, uncovered))
+	return nil
+}
+
+// readFiles is what is last good in these stores, unless a disk does not answer.
+func (d *daemon) readFiles(w wanted, stores []string) *lastGood {
+	if len(stores) == 0 {
+		return nil
+	}
+	found, ok := within(diskPatience, func() *lastGood {
+		found := newLastGood()
+		found.read(d, w, stores)
+		return found
+	})
+	if !ok {
 		d.log.Warn("the files are not read: a disk does not answer; all else goes on", "after", diskPatience)
 	}
-	return nil
+	return found
 }
 
 // coming are the stores that are wanted and not visible.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -121,8 +122,8 @@ func diskCertificates(w wanted, store string, views func(kvsync.Source) kvsync.P
 type disks struct {
 	log     *slog.Logger
 	client  *keeper.Client
-	options func(store string) disk.Options // of the settings in force
-	known   func() map[string]bool          // bases by store/base of which the poller knows what to show
+	options func(w wanted, store string) disk.Options
+	known   func() map[string]bool // bases by store/base of which the poller knows what to show
 	// began is closed when the poller has published for the first time.
 	began chan struct{}
 	once  sync.Once
@@ -159,6 +160,7 @@ type diskJob struct {
 // storeDisk is the directory of one store.
 type storeDisk struct {
 	path, files string
+	of          wanted // the settings that it goes by, which may not be in force any more
 	// kept is the directory beneath a mount; nil for others.
 	kept *os.File
 	dir  *disk.Dir // nil: it could not be opened
@@ -224,13 +226,18 @@ func (ds *disks) enter(w wanted, kept map[string]*os.File) (err error) {
 			continue
 		}
 		i := slices.IndexFunc(ds.all, func(s *storeDisk) bool { return s.path == store })
-		if i < 0 {
+		switch {
+		case i < 0:
 			i = len(ds.all)
 			ds.all = append(ds.all, &storeDisk{path: store, files: p.Files, kept: kept[diskName(store)]})
+		case ds.all[i].files != p.Files: // it has left and come back before run got to it
+			ds.release(ds.all[i])
+			ds.all[i] = &storeDisk{path: store, files: p.Files}
 		}
 		s := ds.all[i]
+		s.of = w
 		if s.dir != nil {
-			o := ds.options(store)
+			o := ds.options(w, store)
 			o.Beneath = s.kept
 			s.dir.Set(o)
 			s.led = false
@@ -267,7 +274,7 @@ func (ds *disks) note(retryAt time.Time) {
 // open the directory of a store. One beneath a mount is opened before that is there, and kept for every process to
 // come.
 func (ds *disks) open(s *storeDisk) (err error) {
-	o := ds.options(s.path)
+	o := ds.options(s.of, s.path)
 	if s.files == filesBeneath && s.kept == nil {
 		if s.kept, err = ds.beneath(s.path, o); err != nil {
 			return err
@@ -316,18 +323,23 @@ func (ds *disks) leave(w wanted) {
 		if slices.Contains(stores, s.path) && w.persistent(s.path).Files == s.files {
 			return false
 		}
-		if s.dir != nil {
-			s.dir.Close()
-		}
-		if s.kept != nil {
-			s.kept.Close()
-			if err := ds.client.Drop(diskName(s.path)); err != nil {
-				ds.log.Warn("the keeper does not listen", "err", err)
-			}
-		}
+		ds.release(s)
 		return true
 	})
 	ds.note(ds.alarmAt())
+}
+
+// release closes a directory, and has nobody keep it any more.
+func (ds *disks) release(s *storeDisk) {
+	if s.dir != nil {
+		s.dir.Close()
+	}
+	if s.kept != nil {
+		s.kept.Close()
+		if err := ds.client.Drop(diskName(s.path)); err != nil {
+			ds.log.Warn("the keeper does not listen", "err", err)
+		}
+	}
 }
 
 // apply lets run lead all directories to a snapshot. What fails is in the report, and tried again.
@@ -345,8 +357,10 @@ func (ds *disks) ask(ctx context.Context, what func(*diskJob)) {
 	done := make(chan struct{})
 	ds.seen.Lock()
 	what(&ds.asked)
-	ds.asked.done = append(ds.asked.done, done)
 	hangs := ds.hung() > diskPatience
+	if !hangs {
+		ds.asked.done = append(ds.asked.done, done)
+	}
 	ds.seen.Unlock()
 	select {
 	case ds.wake <- struct{}{}:
@@ -371,6 +385,13 @@ func (ds *disks) hung() time.Duration {
 		return 0
 	}
 	return time.Since(ds.since)
+}
+
+// hangs tells whether run does not get on.
+func (ds *disks) hangs() bool {
+	ds.seen.Lock()
+	defer ds.seen.Unlock()
+	return ds.hung() > diskPatience
 }
 
 // run does what is asked, and writes again what could not be written, until ctx ends; it does not wait for a disk that
@@ -426,7 +447,7 @@ func (ds *disks) do(ctx context.Context) {
 	if job.snapshot != nil {
 		ds.write(ctx, job.snapshot)
 	}
-	if job.end != nil {
+	if job.end != nil && ctx.Err() == nil { // else what is to go may still be there
 		ds.leave(*job.end)
 	}
 	ds.begun(time.Time{})
@@ -465,7 +486,7 @@ func (ds *disks) write(ctx context.Context, s *tree.Snapshot) {
 // catchUp leads directories that this process has not led anywhere yet to a snapshot before the one that is to be written:
 // what has gone since is known by what was there.
 func (ds *disks) catchUp(ctx context.Context, to *tree.Snapshot) {
-	ds.last, ds.states = to, nil
+	ds.last, ds.states = to, map[string]bool{} // what the poller knows by now is of later snapshots
 	for _, s := range ds.all {
 		if s.dir != nil && !s.led {
 			s.err = ds.applyOne(ctx, s)
@@ -630,6 +651,16 @@ func (g *lastGood) add(c config.Certificate, good disk.LastGood) {
 	if key := source(c).Key(); len(versions) > 0 && g.versions[key] == nil {
 		g.versions[key] = versions
 	}
+}
+
+// take takes over what was found; nil: nothing.
+func (g *lastGood) take(found *lastGood) {
+	if found == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	maps.Copy(g.versions, found.versions)
 }
 
 // forget is for when the poller has what it wants: nobody else holds it.

@@ -49,7 +49,7 @@ func TestDiskThatHangs(t *testing.T) {
 		answers := make(chan struct{})
 		var written []*tree.Snapshot
 		ds := newDisks()
-		ds.options = func(string) disk.Options { // run asks for them before it opens a directory
+		ds.options = func(wanted, string) disk.Options { // run asks for them before it opens a directory
 			<-answers
 			written = append(written, ds.last)
 			return disk.Options{}
@@ -117,7 +117,7 @@ func TestChangedSettingsDoNotWaitForADiskThatHangs(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			answers, ended := make(chan struct{}), make(chan struct{})
 			ds := newDisks()
-			ds.options = func(string) disk.Options {
+			ds.options = func(wanted, string) disk.Options {
 				<-answers
 				return disk.Options{}
 			}
@@ -188,7 +188,7 @@ func TestFilesOfAStoreThatLeavesAtOnceGo(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			answers, ended := make(chan struct{}), make(chan struct{})
 			ds := newDisks()
-			ds.options = func(string) disk.Options {
+			ds.options = func(wanted, string) disk.Options {
 				<-answers
 				return disk.Options{Certificates: diskCertificates(w, store, nil)}
 			}
@@ -221,13 +221,50 @@ func TestFilesOfAStoreThatLeavesAtOnceGo(t *testing.T) {
 	}
 }
 
+// What is caught up with is of another time than what the poller knows: nothing counts as hidden on purpose then.
+func TestCatchingUpTakesNothingForHidden(t *testing.T) {
+	ds := newDisks()
+	ds.known = func() map[string]bool { return map[string]bool{"/store/contoso-web.www": true} }
+	ds.catchUp(t.Context(), tree.Empty())
+	if ds.settled("/store", "contoso-web.www") {
+		t.Error("an old snapshot is judged by what is known now")
+	}
+	ds.write(t.Context(), tree.Empty())
+	if !ds.settled("/store", "contoso-web.www") {
+		t.Error("the present one is not")
+	}
+}
+
+// A store whose files have another place when it comes back than when it left gets another directory, with the options
+// of the settings that ask for it.
+func TestStoreThatComesBackOtherwise(t *testing.T) {
+	const store = "/proc/self/no such directory/store"
+	ds := newDisks()
+	var asked []string
+	ds.options = func(w wanted, at string) disk.Options {
+		asked = append(asked, w.persistent(at).Files)
+		return disk.Options{}
+	}
+	for _, files := range []string{filesInstead, filesBeneath, filesInstead} {
+		if err := ds.enter(storesWith(map[string]string{store: files}), nil); err == nil {
+			t.Fatal("it cannot be there")
+		}
+		if len(ds.all) != 1 || ds.all[0].files != files {
+			t.Errorf("%+v, want one with files %s", ds.all, files)
+		}
+	}
+	if !slices.Equal(asked, []string{filesInstead, filesBeneath, filesInstead}) {
+		t.Error(asked)
+	}
+}
+
 // The end of kvfs waits for a disk for a while, and not for ever.
 func TestEndDoesNotWaitForADiskThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		answers, ended := make(chan struct{}), make(chan struct{})
 		ds := newDisks()
-		ds.options = func(string) disk.Options {
+		ds.options = func(wanted, string) disk.Options {
 			<-answers
 			return disk.Options{}
 		}

@@ -20,6 +20,8 @@ type document struct {
 	// Passwords are those of password files, by file.
 	Passwords map[string]string `json:"passwords,omitempty"`
 	Since     time.Time         `json:"since"` // when it came into force
+	// Stores are where its stores are.
+	Stores places `json:"stores,omitempty"`
 }
 
 // readBeside reads what the settings refer to.
@@ -105,13 +107,14 @@ func keptDocuments(kept *image.Image) (docs []document, err error) {
 // left to the caller.
 func (o origin) recall(docs []document, served []string) (w wanted, err error) {
 	for i, doc := range docs {
-		cfg, problems, err := o.parse(doc.Text, served...)
+		cfg, stores, problems, err := o.parse(doc.Text, finder{served: served, known: doc.Stores, keep: true})
 		if err != nil {
 			return wanted{}, err
 		}
 		if cfg == nil {
 			return wanted{}, fail(exitSettings, "settings", problems.Errors()[0].Hint, "the settings that were in force are not valid any more: %s", problems.Errors()[0].Fact)
 		}
+		doc.Stores = stores
 		if i == 0 {
 			w = wanted{cfg: cfg, doc: doc, passwords: doc.passwords()}
 			continue

@@ -140,7 +140,7 @@ func TestFilesAreLateUntilTheyAreWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		ds := newDisks()
-		ds.options = func(string) disk.Options { return disk.Options{} }
+		ds.options = func(wanted, string) disk.Options { return disk.Options{} }
 		var looks []bool
 		ds.wrote = func() { looks = append(looks, ds.late(store)) }
 		ds.all = []*storeDisk{{path: store, files: filesInstead}}

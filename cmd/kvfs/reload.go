@@ -86,11 +86,11 @@ func (d *daemon) readAgain() (document, *config.Config, config.Problems, error) 
 	if err != nil {
 		return document{}, nil, nil, err
 	}
-	cfg, problems, err := d.origin.parse(text, d.fs.Mounts()...)
+	cfg, stores, problems, err := d.origin.parse(text, finder{served: d.fs.Mounts(), known: d.wanted().doc.Stores})
 	if err != nil {
 		return document{}, nil, nil, err
 	}
-	doc := document{Text: text, Since: time.Now()}
+	doc := document{Text: text, Since: time.Now(), Stores: stores}
 	if cfg != nil {
 		if err := doc.readBeside(cfg); err != nil {
 			f := asFailure(err)
@@ -147,6 +147,8 @@ func (d *daemon) admitStore(store string, next wanted) error {
 		return &failure{fact: fmt.Sprintf("the store %s is to have real files instead of a mount, or the other way round, which cannot change while it is served", store), hint: restart}
 	case slices.Contains(visible, store):
 		return nil
+	case was && d.disks.hangs():
+		return nil
 	case instead:
 		return checkDisk(store, d.diskOptions(next, store), was)
 	case d.serving == nil:
@@ -163,26 +165,28 @@ func (d *daemon) admitStore(store string, next wanted) error {
 	if isInside(store, append(next.stores(nil), visible...)) {
 		return nil
 	}
-	_, err := checkStore(store, next.stores(nil), d.ownFiles(next.cfg)...)
+	err, ok := within(diskPatience, func() error {
+		_, err := checkStore(store, next.stores(nil), d.ownFiles(next.cfg)...)
+		return err
+	})
+	if !ok {
+		return hungDirectory(store)
+	}
 	return err
+}
+
+func hungDirectory(path string) error {
+	return &failure{fact: fmt.Sprintf("the directory %s has not answered for %v", path, diskPatience), hint: hungDiskHint}
 }
 
 // checkDisk is disk.Check that does not wait for ever. A directory that has files already and does not answer keeps
 // nothing else in the settings from being applied.
 func checkDisk(store string, o disk.Options, has bool) error {
-	checked := make(chan error, 1)
-	go func() { checked <- disk.Check(store, o) }()
-	patience := time.NewTimer(diskPatience)
-	defer patience.Stop()
-	select {
-	case err := <-checked:
-		return err
-	case <-patience.C:
+	err, ok := within(diskPatience, func() error { return disk.Check(store, o) })
+	if !ok && !has {
+		return hungDirectory(store)
 	}
-	if has {
-		return nil
-	}
-	return &failure{fact: fmt.Sprintf("the directory %s has not answered for %v", store, diskPatience), hint: hungDiskHint}
+	return err
 }
 
 // rehearse builds the names of what is to be served, of which two may clash in a
@@ -213,13 +217,19 @@ func (d *daemon) changeSettings(ctx context.Context, doc document, cfg *config.C
 			return err
 		}
 	}
-	if err := d.prepareComing(next); err != nil {
-		return err
+	if coming := d.coming(next); len(coming) > 0 {
+		err, ok := within(diskPatience, func() error { return d.prepareComing(next) })
+		if !ok {
+			err = hungDirectory(strings.Join(coming, ", "))
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if err := d.metrics.set(ctx, d, cfg.Metrics); err != nil {
 		return err
 	}
-	d.good.read(d, next, d.unread(next))
+	d.good.take(d.readFiles(next, d.unread(next)))
 	defer d.good.forget()
 	d.logIgnored(cfg)
 	d.set(next)

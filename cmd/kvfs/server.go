@@ -219,7 +219,7 @@ func (a *app) want(o origin) (wanted, error) {
 	if err != nil {
 		return wanted{}, err
 	}
-	cfg, problems, err := o.parse(text)
+	cfg, stores, problems, err := o.parse(text, finder{})
 	if err != nil {
 		return wanted{}, err
 	}
@@ -230,7 +230,7 @@ func (a *app) want(o origin) (wanted, error) {
 	if cfg == nil {
 		return wanted{}, o.invalid()
 	}
-	doc := document{Text: text, Since: time.Now()}
+	doc := document{Text: text, Since: time.Now(), Stores: stores}
 	if err := doc.readBeside(cfg); err != nil {
 		return wanted{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -73,14 +74,14 @@ func (o origin) name() string {
 }
 
 // load reads the settings. Problems are for the caller to show; the Config is nil
-// if one of them is an error. served are the stores of this kvfs, whose names are
-// not followed.
-func (o origin) load(stdin io.Reader, served ...string) (*config.Config, config.Problems, error) {
+// if one of them is an error.
+func (o origin) load(stdin io.Reader) (*config.Config, config.Problems, error) {
 	text, err := o.read(stdin)
 	if err != nil {
 		return nil, nil, err
 	}
-	return o.parse(text, served...)
+	cfg, _, problems, err := o.parse(text, finder{})
+	return cfg, problems, err
 }
 
 // read is the text of the settings; without a file there is none.
@@ -92,16 +93,18 @@ func (o origin) read(stdin io.Reader) ([]byte, error) {
 }
 
 // parse is load for a text that was read.
-func (o origin) parse(text []byte, served ...string) (*config.Config, config.Problems, error) {
+func (o origin) parse(text []byte, find finder) (cfg *config.Config, stores places, problems config.Problems, err error) {
 	if o.file == "" {
-		return o.fromURLs()
-	}
-	cfg, problems := config.Options{Name: o.file, Store: o.store}.Parse(text)
-	if cfg != nil {
-		resolve(cfg, served)
+		cfg, problems, err = o.fromURLs()
+	} else {
+		cfg, problems = config.Options{Name: o.file, Store: o.store}.Parse(text)
 		problems = append(problems, o.unusedStore(cfg)...)
 	}
-	return cfg, problems, nil
+	if cfg != nil {
+		stores = find.places(storesOf(cfg.Certificates))
+		resolve(cfg, stores)
+	}
+	return cfg, stores, problems, err
 }
 
 func readSettings(file string, stdin io.Reader) ([]byte, error) {
@@ -147,34 +150,61 @@ func (o origin) fromURLs() (*config.Config, config.Problems, error) {
 			cfg.Certificates[i].Identity = vault.Identity{Method: vault.Ambient}
 		}
 	}
-	resolve(cfg, nil)
 	return cfg, problems, nil
 }
 
-// resolve puts what the document leaves to this machine in its place: symbolic
-// links in the paths of stores, since a mount has the real path and everything
-// that is compared with it needs it, and the identity of a document that says
-// nothing of it.
-func resolve(cfg *config.Config, served []string) {
+// places are the real paths of stores, by those that the settings give: a mount has the real path, and everything that is
+// compared with it needs it.
+type places map[string]string
+
+// finder finds them.
+type finder struct {
+	served []string // stores of this kvfs, whose names are not followed
+	known  places   // from before
+	keep   bool     // what is known is not looked for again: a successor goes by what its predecessor did
+}
+
+// places follows the links of stores. A disk that does not answer keeps nobody waiting for long: then they are where they
+// were, or where they say.
+func (f finder) places(stores []string) places {
+	all := places{}
+	for _, store := range stores {
+		all[store] = cmp.Or(f.known[store], filepath.Clean(store))
+	}
+	if f.keep && !slices.ContainsFunc(stores, func(store string) bool { return f.known[store] == "" }) {
+		return all
+	}
+	found, ok := within(diskPatience, func() places {
+		found := places{}
+		for _, store := range stores {
+			found[store] = fs.ResolveOutside(store, f.served)
+		}
+		return found
+	})
+	if ok {
+		return found
+	}
+	return all
+}
+
+// resolve puts what the document leaves to this machine in its place: where stores are, and the identity of a document
+// that says nothing of it.
+func resolve(cfg *config.Config, stores places) {
 	exists := func(file string) bool {
 		_, err := os.Stat(file)
 		return err == nil
 	}
 	cfg.Identity = cfg.Identity.Resolve(os.Getenv, exists)
-	real := map[string]string{} // of stores, which thousands may share
 	for i := range cfg.Certificates {
 		c := &cfg.Certificates[i]
-		if real[c.Store] == "" {
-			real[c.Store] = fs.ResolveOutside(c.Store, served)
-		}
-		c.Store = real[c.Store]
+		c.Store = stores[c.Store]
 		c.Identity = c.Identity.Resolve(os.Getenv, exists)
 	}
 }
 
-// unusedStore warns of a --store that no entry goes by.
+// unusedStore warns of a --store that no entry goes by. The entries have the paths of the settings.
 func (o origin) unusedStore(cfg *config.Config) config.Problems {
-	if o.store == "" || len(cfg.Certificates) == 0 || slices.Contains(storesOf(cfg.Certificates), fs.Resolve(o.store)) {
+	if cfg == nil || o.store == "" || len(cfg.Certificates) == 0 || slices.Contains(storesOf(cfg.Certificates), filepath.Clean(o.store)) {
 		return nil
 	}
 	return config.Problems{{Severity: config.Warning, Fact: "--store has no effect: every entry names a store of its own", Hint: "remove certificateStoreLocation, or --store"}}
