@@ -168,8 +168,8 @@ func TestBuilderShowsWhatWasKeptBack(t *testing.T) {
 	other := *v
 	other.contents = slices.Clone(v.contents)
 	for _, c := range v.contents {
-		if c.kind == pfx {
-			other.contents.set(c.form, newContent(append(c.bytes(), 0)))
+		if c.form().kind == pfx {
+			other.contents.set(c.form(), newContent(append(c.bytes(), 0)))
 		}
 	}
 	spec := in(everyLayout, Spec{Entries: []Entry{newEntry("/s", "www"), newEntry("/s", "api"), newEntry("/s", "mail")}})

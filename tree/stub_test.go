@@ -216,8 +216,8 @@ func TestRestoredVersionIsWhatItWas(t *testing.T) {
 			t.Errorf("%s: %d forms of %d", name, len(back.contents), len(test.was.contents))
 		}
 		for _, c := range test.was.contents {
-			if now, ok := back.contents.of(c.form); !ok || !bytes.Equal(now.bytes(), c.bytes()) {
-				t.Errorf("%s: the %s differs", name, c.kind)
+			if now, ok := back.contents.of(c.form()); !ok || !bytes.Equal(now.bytes(), c.bytes()) {
+				t.Errorf("%s: the %s differs", name, c.form().kind)
 			}
 		}
 	}

@@ -91,12 +91,14 @@ const (
 type contents []rendered
 
 type rendered struct {
-	form
+	as unique.Handle[form] // thousands have the same
 	content
 }
 
+func (r rendered) form() form { return r.as.Value() }
+
 func (c contents) of(f form) (content, bool) {
-	i := slices.IndexFunc(c, func(r rendered) bool { return r.form == f })
+	i := slices.IndexFunc(c, func(r rendered) bool { return r.form() == f })
 	if i < 0 {
 		return content{}, false
 	}
@@ -104,11 +106,11 @@ func (c contents) of(f form) (content, bool) {
 }
 
 func (c *contents) set(f form, is content) {
-	if i := slices.IndexFunc(*c, func(r rendered) bool { return r.form == f }); i >= 0 {
+	if i := slices.IndexFunc(*c, func(r rendered) bool { return r.form() == f }); i >= 0 {
 		(*c)[i].content = is
 		return
 	}
-	*c = append(*c, rendered{f, is})
+	*c = append(*c, rendered{unique.Make(f), is})
 }
 
 // SameNames tells whether the leafs of two versions are for the same names.
@@ -247,16 +249,16 @@ func (v *Version) Restore(b *certs.Bundle) (*Version, error) {
 	full.stub, full.contents = false, nil
 	full.write(certs.PKCS8, b.PEM())
 	for _, was := range v.contents {
-		if _, ok := full.contents.of(was.form); !ok {
-			if err := full.renderForm(b, was.form); err != nil {
+		if _, ok := full.contents.of(was.form()); !ok {
+			if err := full.renderForm(b, was.form()); err != nil {
 				return nil, fmt.Errorf("writing version %s again: %w", v.ID, err)
 			}
 		}
-		if now, _ := full.contents.of(was.form); now.sum != was.sum {
+		if now, _ := full.contents.of(was.form()); now.sum != was.sum {
 			return nil, ErrOther
 		}
 	}
-	full.contents = slices.DeleteFunc(full.contents, func(c rendered) bool { _, wanted := v.contents.of(c.form); return !wanted })
+	full.contents = slices.DeleteFunc(full.contents, func(c rendered) bool { _, wanted := v.contents.of(c.form()); return !wanted })
 	return &full, nil
 }
 
@@ -305,7 +307,7 @@ func (v *Version) With(views ...Views) (*Version, error) {
 	more.unwritten = nil
 	more.contents = nil
 	for _, c := range v.contents { // not the forms of former passwords
-		if c.form == v.source() || slices.ContainsFunc(views, func(w Views) bool { return slices.Contains(w.forms(v.hasKey), c.form) }) {
+		if c.form() == v.source() || slices.ContainsFunc(views, func(w Views) bool { return slices.Contains(w.forms(v.hasKey), c.form()) }) {
 			more.contents = append(more.contents, c)
 		}
 	}
@@ -390,7 +392,7 @@ func (v *Version) HasKey() bool { return v.hasKey }
 // Size is the memory that the version's files need, in bytes; that of a stub is 0.
 func (v *Version) Size() (size int) {
 	for _, c := range v.contents {
-		if c.blob != nil && (c.form == v.source() || c.kind == pfx || c.kind == jks || c.kind == trustStore || c.kind == combined) {
+		if c.blob != nil && (c.form() == v.source() || slices.Contains([]kind{pfx, jks, trustStore, combined}, c.form().kind)) {
 			size += c.size // the others are parts of these
 		}
 	}

@@ -50,7 +50,8 @@ func (v *Version) Encode() []byte {
 		if c.blob != nil {
 			text = 1 + place(c.blob)
 		}
-		b = appendString(appendString(append(b, byte(c.kind)), string(c.key)), string(c.password))
+		f := c.form()
+		b = appendString(appendString(append(b, byte(f.kind)), string(f.key)), string(f.password))
 		b = append(b, c.sum[:]...)
 		for _, n := range []int{c.size, c.off, text} {
 			b = binary.AppendUvarint(b, uint64(n))
@@ -108,7 +109,7 @@ func decodeVersion(b []byte, blob func(sum [32]byte) *Blob) (*Version, error) {
 		texts = append(texts, blob([32]byte([]byte(sum))))
 	}
 	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
-		f := form{kind: kind(d.byte()), key: d.keyFormat(), password: Password(d.string())}
+		f := form{kind: kind(d.byte()), key: certs.KeyFormat(d.string()), password: Password(d.string())}
 		sum, size, off, text := d.sum(), d.uvarint(), d.uvarint(), d.uvarint()
 		if size > maxText || off > maxText || text >= uint64(len(texts)) {
 			return nil, errors.New("a form that makes no sense")
@@ -121,17 +122,6 @@ func decodeVersion(b []byte, blob func(sum [32]byte) *Blob) (*Version, error) {
 		d.err = fmt.Errorf("%d bytes too many", len(d.rest))
 	}
 	return v, d.err
-}
-
-// keyFormat is without a string of its own if it is one that there is.
-func (d *decoder) keyFormat() certs.KeyFormat {
-	format := certs.KeyFormat(d.string())
-	for _, known := range []certs.KeyFormat{certs.PKCS8, certs.Traditional} {
-		if format == known {
-			return known
-		}
-	}
-	return format
 }
 
 // maxText is more than any text has.

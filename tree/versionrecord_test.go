@@ -31,7 +31,7 @@ func same(v, w *Version) bool {
 	a, b := *v, *w
 	a.contents, b.contents = nil, nil
 	alike := func(x, y rendered) bool {
-		return x.form == y.form && x.size == y.size && x.sum == y.sum && x.off == y.off && (x.blob == y.blob || x.size == 0)
+		return x.as == y.as && x.size == y.size && x.sum == y.sum && x.off == y.off && (x.blob == y.blob || x.size == 0)
 	}
 	return reflect.DeepEqual(a, b) && slices.EqualFunc(v.contents, w.contents, alike)
 }
@@ -57,7 +57,8 @@ func TestVersionOfAnOlderKvfs(t *testing.T) {
 	r := versionRecord{Format: 2, ID: v.ID, Created: v.Created, NotBefore: v.NotBefore, NotAfter: v.NotAfter, Published: v.Published, NamesSum: v.names[:],
 		Issuer: v.Issuer, Thumbprint: v.thumbprint, HasKey: v.hasKey, Unwritten: v.unwritten, Added: v.added}
 	for _, c := range v.contents {
-		r.Forms = append(r.Forms, formRecord{c.kind, c.key, string(c.password), c.sum[:], c.size, c.blob.Sum[:], c.off})
+		f := c.form()
+		r.Forms = append(r.Forms, formRecord{f.kind, f.key, string(f.password), c.sum[:], c.size, c.blob.Sum[:], c.off})
 	}
 	named := r
 	named.Format, named.NamesSum, named.Names = 1, nil, v.Names()
