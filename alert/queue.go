@@ -68,6 +68,7 @@ type Queue struct {
 	// mu is held to write or read these, never while anybody is told.
 	mu    sync.Mutex
 	lines []*line
+	rules Rules
 	rest  time.Duration // between rounds
 }
 
@@ -122,16 +123,19 @@ func (l *line) ordered() []owed {
 
 func (l *line) record() []byte { return encoded(record{l.ordered(), l.history}) }
 
-// still is the notice as it is to be told now, if it is still true.
-func (o owed) still(now time.Time, c Certificate) (n Notice, ok bool) {
+// still is the notice as it is to be told now, if it is still true and the rules ask for it.
+func (o owed) still(now time.Time, r Rules, c Certificate) (n Notice, ok bool) {
 	switch o.Kind {
 	case Expires:
-		return Notice{Expires, c, c.NotAfter.Sub(now)}, c.Version == o.Version && c.NotAfter.After(now)
+		left := c.NotAfter.Sub(now)
+		asked := slices.ContainsFunc(r.Expiry, func(threshold time.Duration) bool { return threshold >= left })
+		return Notice{Expires, c, left}, asked && c.Version == o.Version && left > 0
 	case Expired:
 		return Notice{Expired, c, now.Sub(c.NotAfter)}, c.Version == o.Version && !c.NotAfter.After(now)
 	}
 	c.Since = o.Since // a successor has begun to read it later
-	return Notice{Stale, c, now.Sub(o.Since)}, !c.LastRead.After(o.Since)
+	quiet := now.Sub(o.Since)
+	return Notice{Stale, c, quiet}, r.Stale > 0 && quiet >= r.Stale && !c.LastRead.After(o.Since)
 }
 
 // NewQueue makes a Queue that knows what the records do. It has no hooks until Set is called.
@@ -170,11 +174,12 @@ func NewQueue(opts QueueOptions) *Queue {
 func (q *Queue) Said() Said { return q.said }
 
 // Set makes these the hooks, in this order, each with a rest after it was told; equal ones are one. What one that has gone is
-// still to be told is for those that have come in its place, as when somebody has mended one that could not succeed.
-func (q *Queue) Set(hooks []Hook, rest time.Duration) {
+// still to be told is for those that have come in its place, as when somebody has mended one that could not succeed. What these
+// rules do not ask for is not told any more.
+func (q *Queue) Set(hooks []Hook, rules Rules, rest time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.rest = rest
+	q.rules, q.rest = rules, rest
 	var lines, come []*line
 	for _, h := range hooks {
 		is := func(l *line) bool { return l.ID == h.ID }
@@ -337,7 +342,7 @@ func (q *Queue) due(now time.Time) (all []*flight) {
 		notices := map[about]Notice{}
 		for _, o := range l.ordered() {
 			c, known := certificates[o.Key]
-			if n, ok := o.still(now, c); ok && known {
+			if n, ok := o.still(now, q.rules, c); ok && known {
 				notices[o.about] = n
 			} else {
 				l.forget(o.about)

@@ -42,7 +42,7 @@ func (d *desk) begin(hooks ...Hook) {
 	pause := func(failures int) time.Duration { return time.Duration(failures) * time.Minute }
 	d.Queue = NewQueue(QueueOptions{Certificates: func() []Certificate { return slices.Collect(maps.Values(d.all)) }, Pause: pause, Records: d,
 		Logger: slog.New(slog.NewTextHandler(&d.log, nil))})
-	d.Set(hooks, d.between)
+	d.Set(hooks, rules, d.between)
 	ctx, stop := context.WithCancel(d.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx) }()
@@ -327,7 +327,7 @@ func TestWhatChangesWhileAHookIsTold(t *testing.T) {
 
 		e.hold = make(chan struct{})
 		d.check()
-		d.Set(nil, 0)
+		d.Set(nil, rules, 0)
 		close(e.hold)
 		synctest.Wait()
 		if len(d.records) != 1 || d.records[""] == nil {
@@ -431,6 +431,45 @@ func TestRecordsOfAnotherFormatAreForgotten(t *testing.T) {
 	})
 }
 
+func TestWhatTheRulesDoNotAskForAnyMoreIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, e := newDesk(t), listen("a")
+		e.fails = 1000
+		d.add("soon", 5*day, false)
+		d.add("sooner", day/2, false)
+		d.add("over", -day, false)
+		d.add("unread", 365*day, true)
+		d.add("unread-longer", 365*day, true)
+		longer := d.all["key of unread-longer"]
+		longer.LastRead = longer.LastRead.Add(-2 * time.Hour)
+		d.all[longer.Key] = longer
+		d.begin(e.Hook)
+		defer d.end()
+		d.check()
+		pending := func(r Rules, want ...string) {
+			t.Helper()
+			d.Set([]Hook{e.Hook}, r, 0)
+			synctest.Wait()
+			for i, name := range want {
+				want[i] = "contoso-web." + name
+			}
+			if s := d.status(); !slices.Equal(s.Pending, want) {
+				t.Errorf("%q are still to be told, want %q", s.Pending, want)
+			}
+		}
+		pending(rules, "over", "soon", "sooner", "unread", "unread-longer")
+		pending(Rules{Expiry: []time.Duration{day}, Stale: rules.Stale}, "over", "sooner", "unread", "unread-longer")
+		pending(Rules{Expiry: []time.Duration{day}, Stale: 25 * time.Hour}, "over", "sooner", "unread-longer")
+		pending(Rules{Expiry: []time.Duration{day}}, "over", "sooner")
+		pending(Rules{}, "over")
+		e.heard, e.fails = nil, 0
+		d.pass(time.Hour)
+		if len(e.heard) != 1 || !strings.HasSuffix(e.heard[0], " expired over") {
+			t.Errorf("%q", e.heard)
+		}
+	})
+}
+
 func TestMendedHookIsToldWhatTheBrokenOneWasNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, broken, other, mended := newDesk(t), listen("broken"), listen("other"), listen("mended")
@@ -439,14 +478,14 @@ func TestMendedHookIsToldWhatTheBrokenOneWasNot(t *testing.T) {
 		d.begin(broken.Hook, other.Hook)
 		defer d.end()
 		d.check()
-		d.Set([]Hook{other.Hook, mended.Hook}, 0)
+		d.Set([]Hook{other.Hook, mended.Hook}, rules, 0)
 		synctest.Wait()
 		mended.heardOnly(t, "0 expires soon")
 		other.heardOnly(t, "0 expires soon")
 		d.pass(time.Hour)
 		broken.heardOnly(t, "0 expires soon")
 		later := listen("later")
-		d.Set([]Hook{other.Hook, mended.Hook, later.Hook}, 0)
+		d.Set([]Hook{other.Hook, mended.Hook, later.Hook}, rules, 0)
 		synctest.Wait()
 		later.heardOnly(t) // what was said before it came is not for it
 		if _, ok := d.records["hbroken"]; ok || len(d.Report()) != 3 {

@@ -121,8 +121,9 @@ func TestCommandsAreToldOfAlerts(t *testing.T) {
 		t.Errorf("%q", pending)
 	}
 
-	// What is still to be told when it can be is what is true then.
+	// What is still to be told when it can be is what is true then, and what the settings warn of.
 	stale(0)
+	s.until("what the settings do not warn of is not to be told", func() bool { return !slices.Contains(s.hook("the chat").Pending, "contoso-web.later") })
 	s.vault.ClearFaults()
 	s.must("refresh")
 	renewed := s.rotate("soon") // which lives as long as the first
