@@ -56,7 +56,8 @@ type QueueOptions struct {
 // A hook is told at least once: what it is to be told is a record from before it is tried until it has succeeded, one change
 // with that of what was said. It is not told what has meanwhile become untrue.
 //
-// A round is all that a hook is still to be told when it begins, in one batch for each kind, or in as many as there have to be.
+// A round is all that a hook is still to be told when it begins, in one batch for each kind, or in as many as there have to be;
+// after one that has failed the next try is of the next.
 // After one there is a rest: certificates that cannot be read any more are noticed one by one, as they were read last, and are to
 // be few rounds all the same.
 type Queue struct {
@@ -411,9 +412,11 @@ func (q *Queue) land(ctx context.Context, f *flight, now time.Time) {
 	}
 	what := q.log.With("hook", l.Name, "alert", string(f.batch[0].Kind), "certificates", len(f.batch), "took", now.Sub(f.began).Round(time.Millisecond))
 	l.Tried = now
+	for _, o := range f.owed { // what has failed is for the next round, or it would keep all else from being told
+		delete(l.round, o.about)
+	}
 	if f.failure == nil {
 		for _, o := range f.owed {
-			delete(l.round, o.about)
 			if l.owed[o.about] == o { // else there is something new to tell of it
 				delete(l.owed, o.about)
 			}
@@ -427,7 +430,6 @@ func (q *Queue) land(ctx context.Context, f *flight, now time.Time) {
 			level = slog.LevelDebug
 		}
 		l.Failures++
-		l.round = nil // what has come meanwhile is tried with it
 		l.Fact, l.Hint = f.failure.Fact, f.failure.Hint
 		what.Log(context.Background(), level, "a hook has failed; it is tried again", "err", l.Fact, "hint", l.Hint, "failures", l.Failures, "in", q.opts.Pause(l.Failures))
 	}

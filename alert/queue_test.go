@@ -231,7 +231,7 @@ func TestFailuresAreTriedAgainAndHoldUpNobody(t *testing.T) {
 		d.check()
 		good.heardOnly(t, "0 expires soon", "2 expired over")
 		d.pass(time.Hour)
-		bad.heardOnly(t, "0 expires soon", "1 expires soon", "3 expired over", "6 expired over", "6 expires soon")
+		bad.heardOnly(t, "0 expires soon", "1 expires soon", "3 expired over", "6 expires soon", "6 expired over")
 		close(hangs.hold)
 		synctest.Wait()
 		hangs.heardOnly(t, "0 expires soon", "62 expired over")
@@ -242,6 +242,31 @@ func TestFailuresAreTriedAgainAndHoldUpNobody(t *testing.T) {
 		}
 		if n := strings.Count(d.log.String(), "a hook has failed"); n != 1 {
 			t.Errorf("said %d times why it fails:\n%s", n, &d.log)
+		}
+	})
+}
+
+// A program may know only some of what it is told, or be told more than it can bear.
+func TestWhatAlwaysFailsKeepsNothingElseFromBeingTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, e := newDesk(t), listen("a")
+		tell := e.Tell
+		e.Tell = func(ctx context.Context, b Batch) *Failure {
+			if _ = tell(ctx, b); b[0].Kind != Stale {
+				return &Failure{"it knows only what is stale", "mend it"}
+			}
+			return nil
+		}
+		d.add("over", -day, false)
+		d.add("soon", 5*day, false)
+		d.add("unread", 365*day, true)
+		d.begin(e.Hook)
+		defer d.end()
+		d.check()
+		d.pass(4 * time.Minute)
+		e.heardOnly(t, "0 expired over", "1 expires soon", "3 stale unread", "3 expired over", "4 expires soon")
+		if s := d.status(); s.State != Failing || s.Runs != 1 || !slices.Equal(s.Pending, []string{"contoso-web.over", "contoso-web.soon"}) {
+			t.Errorf("%+v", s)
 		}
 	})
 }
