@@ -309,7 +309,7 @@ func (q *Queue) next(l *line, now time.Time) (at time.Time, ok bool) {
 		return now, true
 	case l.Failures > 0:
 		return l.Tried.Add(q.opts.Pause(l.Failures)), true
-	case len(l.round) > 0 || l.Succeeded.IsZero():
+	case len(l.round) > 0, l.Succeeded.IsZero(), l.Succeeded.After(now): // by such a clock, too
 		return now, true
 	}
 	return l.Succeeded.Add(q.rest), true

@@ -441,6 +441,28 @@ func TestRecordOfWhoKnewNoHooks(t *testing.T) {
 	})
 }
 
+// A hook neither rests nor waits for the next try until a clock that was set back is where it was.
+func TestClockThatWasSetBackSilencesNobody(t *testing.T) {
+	for _, history := range []string{`{"runs":1,"tried":"2000-01-01T00:00:00Z","succeeded":"2000-02-01T00:00:00Z"}`, // as synctest begins
+		`{"runs":1,"failures":3,"tried":"2000-02-01T00:00:00Z","succeeded":"2000-02-01T00:00:00Z"}`} {
+		synctest.Test(t, func(t *testing.T) {
+			d, e := newDesk(t), listen("a")
+			d.between = time.Hour
+			e.fails = 1
+			d.add("soon", 5*day, false)
+			d.records["ha"] = []byte(history)
+			d.begin(e.Hook)
+			defer d.end()
+			d.check()
+			e.heardOnly(t, "0 expires soon")
+			d.pass(time.Hour) // a failure now is one of this clock
+			if s := d.status(); len(e.heard) != 2 || s.State != Idle || s.Runs != 2 {
+				t.Errorf("%q, %+v", e.heard, s)
+			}
+		})
+	}
+}
+
 func TestRecordsOfAnotherFormatAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, e := newDesk(t), listen("a")
