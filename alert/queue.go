@@ -16,7 +16,7 @@ import (
 
 // Hook is somebody who is told of notices.
 type Hook struct {
-	ID   string // tells it from all others, to a successor too
+	ID   string // tells it from all others, to a successor too; without a slash
 	Name string // for people
 	// Tell returns when the hook was told of all of a batch, or why it was not. It ends when ctx does.
 	Tell func(ctx context.Context, b Batch) *Failure
@@ -34,11 +34,15 @@ type Records interface {
 	Put(changes map[string][]byte) error
 }
 
-// Names of records begin with what they are of.
+// Names of records begin with what they are of. There is one for each thing that changes by itself: thousands of certificates may
+// become stale one by one.
 const (
-	recordSaid = ""  // alone: a Said
-	recordHook = "h" // and its id
+	recordSaying = "s" // and the key of the certificate
+	recordHook   = "h" // and its id: its history; and "/", a kind, "/" and a key: a notice
 )
+
+// recordSaid is that of a whole Said, which earlier versions have left, as they have all notices in the record of a hook.
+const recordSaid = ""
 
 // QueueOptions say how a Queue does its work.
 type QueueOptions struct {
@@ -63,14 +67,15 @@ type QueueOptions struct {
 type Queue struct {
 	opts QueueOptions
 	log  *slog.Logger
-	said Said          // by the process before
 	news chan struct{} // has a value when there may be something to do
 
 	// mu is held to write or read these, never while anybody is told.
-	mu    sync.Mutex
-	lines []*line
-	rules Rules
-	rest  time.Duration // between rounds
+	mu     sync.Mutex
+	said   Said
+	unkept map[string][]byte // changes of records that could not be put
+	lines  []*line
+	rules  Rules
+	rest   time.Duration // between rounds
 }
 
 // line is what one hook is still to be told, and what has become of it.
@@ -91,12 +96,17 @@ type about struct {
 // owed is a notice as far as it cannot be known anew.
 type owed struct {
 	about
+	what
+}
+
+// what there is to tell. It is also the record of a notice.
+type what struct {
 	Name    string    `json:"name"`
 	Version string    `json:"version,omitempty"`
 	Since   time.Time `json:"since,omitzero"` // when nothing was read any more, for Stale
 }
 
-// history of a hook.
+// history of a hook. It is also its record.
 type history struct {
 	Failures  int       `json:"failures,omitempty"` // since the last success
 	Runs      int       `json:"runs,omitempty"`     // that have succeeded
@@ -104,12 +114,6 @@ type history struct {
 	Succeeded time.Time `json:"succeeded,omitzero"`
 	Fact      string    `json:"fact,omitempty"` // why the last try has failed
 	Hint      string    `json:"hint,omitempty"`
-}
-
-// record of a line.
-type record struct {
-	Owed []owed `json:"owed,omitempty"`
-	history
 }
 
 // order in which kinds are told.
@@ -122,7 +126,10 @@ func (l *line) ordered() []owed {
 	})
 }
 
-func (l *line) record() []byte { return encoded(record{l.ordered(), l.history}) }
+// record is the name of the one of a notice.
+func (l *line) record(a about) string {
+	return recordHook + l.ID + "/" + string(a.Kind) + "/" + a.Key
+}
 
 // still is the notice as it is to be told now, if it is still true and the rules ask for it.
 func (o owed) still(now time.Time, r Rules, c Certificate) (n Notice, ok bool) {
@@ -144,35 +151,84 @@ func NewQueue(opts QueueOptions) *Queue {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	q := &Queue{opts: opts, log: opts.Logger, news: make(chan struct{}, 1)}
+	q := &Queue{opts: opts, log: opts.Logger, news: make(chan struct{}, 1), said: Said{}, unkept: map[string][]byte{}}
 	if opts.Records == nil {
 		return q
 	}
+	changes := map[string][]byte{}
 	for name, b := range opts.Records.All() {
-		var err error
-		if name == recordSaid {
-			if err = json.Unmarshal(b, &q.said); err != nil {
-				q.said = nil // it is said again
-			}
-		} else if id, ok := strings.CutPrefix(name, recordHook); ok {
-			var r record
-			if err = json.Unmarshal(b, &r); err == nil {
-				l := &line{Hook: Hook{ID: id}, owed: map[about]owed{}, history: r.history}
-				for _, o := range r.Owed {
-					l.owed[o.about] = o
-				}
-				q.lines = append(q.lines, l)
-			}
-		}
-		if err != nil {
+		if err := q.take(name, b, changes); err != nil {
+			changes[name] = nil
 			q.log.Warn("what was known of alerts before is not known any more", "err", err)
 		}
 	}
+	q.keep(changes)
 	return q
 }
 
-// Said is what the process before this one has said.
-func (q *Queue) Said() Said { return q.said }
+// take takes a record over, with the changes that make one of an earlier version one of this.
+func (q *Queue) take(name string, b []byte, changes map[string][]byte) error {
+	if name == recordSaid {
+		said := Said{}
+		if err := json.Unmarshal(b, &said); err != nil {
+			return err // it is said again
+		}
+		changes[name] = nil
+		for key, s := range said {
+			q.said[key], changes[recordSaying+key] = s, encoded(s)
+		}
+		return nil
+	}
+	if key, ok := strings.CutPrefix(name, recordSaying); ok {
+		var s Saying
+		if err := json.Unmarshal(b, &s); err != nil {
+			return err
+		}
+		q.said[key] = s
+		return nil
+	}
+	id, rest, notice := strings.Cut(strings.TrimPrefix(name, recordHook), "/")
+	l := q.lineOf(id)
+	if notice {
+		kind, key, _ := strings.Cut(rest, "/")
+		o := owed{about: about{Kind(kind), key}}
+		if err := json.Unmarshal(b, &o.what); err != nil {
+			return err
+		}
+		l.owed[o.about] = o
+		return nil
+	}
+	var r struct {
+		Owed []owed `json:"owed"`
+		history
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return err
+	}
+	l.history = r.history
+	for _, o := range r.Owed {
+		l.owed[o.about], changes[l.record(o.about)] = o, encoded(o.what)
+		changes[name] = encoded(r.history)
+	}
+	return nil
+}
+
+// lineOf is that of a hook, which a predecessor had.
+func (q *Queue) lineOf(id string) *line {
+	if i := slices.IndexFunc(q.lines, func(l *line) bool { return l.ID == id }); i >= 0 {
+		return q.lines[i]
+	}
+	l := &line{Hook: Hook{ID: id}, owed: map[about]owed{}}
+	q.lines = append(q.lines, l)
+	return l
+}
+
+// Said is what has been said, by processes before this one too. It is for reading.
+func (q *Queue) Said() Said {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.said
+}
 
 // Set makes these the hooks, in this order, each with a rest after it was told; equal ones are one. What one that has gone is
 // still to be told is for those that have come in its place, as when somebody has mended one that could not succeed. What these
@@ -202,9 +258,11 @@ func (q *Queue) Set(hooks []Hook, rules Rules, rest time.Duration) {
 			continue
 		}
 		changes[recordHook+gone.ID] = nil
-		for _, l := range come {
-			maps.Copy(l.owed, gone.owed)
-			changes[recordHook+l.ID] = l.record()
+		for a, o := range gone.owed {
+			changes[gone.record(a)] = nil
+			for _, l := range come {
+				l.owed[a], changes[l.record(a)] = o, encoded(o.what)
+			}
 		}
 	}
 	q.lines = lines
@@ -212,25 +270,34 @@ func (q *Queue) Set(hooks []Hook, rules Rules, rest time.Duration) {
 	q.Look()
 }
 
-// Add takes in what has been said until now, and the notices of it that hooks are still to be told.
+// Add takes in what has been said until now, which nobody is to write to any more, and the notices of it that hooks are still to be
+// told.
 func (q *Queue) Add(said Said, notices []Notice) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	changes := map[string][]byte{recordSaid: encoded(said)}
-	for _, l := range q.lines {
-		if len(notices) == 0 {
-			break
+	changes := map[string][]byte{}
+	for key := range q.said {
+		if _, still := said[key]; !still {
+			changes[recordSaying+key] = nil
 		}
-		for _, n := range notices {
-			o := owed{about: about{n.Kind, n.Key}, Name: n.Name}
-			if n.Kind == Stale {
-				o.Since = n.quiet().UTC()
-			} else {
-				o.Version = n.Version
-			}
-			l.owed[o.about] = o
+	}
+	for key, s := range said {
+		if was, ok := q.said[key]; !ok || was != s {
+			changes[recordSaying+key] = encoded(s)
 		}
-		changes[recordHook+l.ID] = l.record()
+	}
+	q.said = said
+	for _, n := range notices {
+		o := owed{about{n.Kind, n.Key}, what{Name: n.Name}}
+		if n.Kind == Stale {
+			o.Since = n.quiet().UTC()
+		} else {
+			o.Version = n.Version
+		}
+		record := encoded(o.what)
+		for _, l := range q.lines {
+			l.owed[o.about], changes[l.record(o.about)] = o, record
+		}
 	}
 	q.keep(changes)
 	q.Look()
@@ -244,14 +311,17 @@ func (q *Queue) Look() {
 	}
 }
 
-// keep puts records. The caller holds mu.
+// keep puts records, with those that could not be put before. The caller holds mu, or is the only one who knows the queue.
 func (q *Queue) keep(changes map[string][]byte) {
 	if q.opts.Records == nil || len(changes) == 0 {
 		return
 	}
-	if err := q.opts.Records.Put(changes); err != nil {
+	maps.Copy(q.unkept, changes)
+	if err := q.opts.Records.Put(q.unkept); err != nil {
 		q.log.Warn("a successor would warn again of what expires, or tell nobody", "err", err)
+		return
 	}
+	q.unkept = map[string][]byte{} // a map that was large stays so
 }
 
 // longest time without a look.
@@ -339,21 +409,19 @@ func (q *Queue) due(now time.Time) (all []*flight) {
 		if !ok {
 			continue
 		}
-		before := len(l.owed)
 		notices := map[about]Notice{}
-		for _, o := range l.ordered() {
-			c, known := certificates[o.Key]
+		for a, o := range l.owed {
+			c, known := certificates[a.Key]
 			if n, ok := o.still(now, q.rules, c); ok && known {
-				notices[o.about] = n
+				notices[a] = n
 			} else {
-				l.forget(o.about)
+				l.forget(a)
+				changes[l.record(a)] = nil
 			}
 		}
-		if len(l.owed) == 0 { // what it has failed for is gone
+		if len(l.owed) == 0 && l.Failures > 0 { // what it has failed for is gone
 			l.Failures, l.Fact, l.Hint = 0, "", ""
-		}
-		if len(l.owed) < before {
-			changes[recordHook+l.ID] = l.record()
+			changes[recordHook+l.ID] = encoded(l.history)
 		}
 		if len(l.owed) > 0 && !at.After(now) {
 			all = append(all, l.fly(notices, now))
@@ -410,8 +478,9 @@ func (q *Queue) land(ctx context.Context, f *flight, now time.Time) {
 	if f.failure != nil && ctx.Err() != nil || !slices.Contains(q.lines, l) {
 		return
 	}
-	what := q.log.With("hook", l.Name, "alert", string(f.batch[0].Kind), "certificates", len(f.batch), "took", now.Sub(f.began).Round(time.Millisecond))
+	entry := q.log.With("hook", l.Name, "alert", string(f.batch[0].Kind), "certificates", len(f.batch), "took", now.Sub(f.began).Round(time.Millisecond))
 	l.Tried = now
+	changes := map[string][]byte{}
 	for _, o := range f.owed { // what has failed is for the next round, or it would keep all else from being told
 		delete(l.round, o.about)
 	}
@@ -419,11 +488,12 @@ func (q *Queue) land(ctx context.Context, f *flight, now time.Time) {
 		for _, o := range f.owed {
 			if l.owed[o.about] == o { // else there is something new to tell of it
 				delete(l.owed, o.about)
+				changes[l.record(o.about)] = nil
 			}
 		}
 		l.Failures, l.Succeeded, l.Fact, l.Hint = 0, now, "", ""
 		l.Runs++
-		what.Info("a hook is done")
+		entry.Info("a hook is done")
 	} else {
 		level := slog.LevelWarn
 		if f.failure.Fact == l.Fact {
@@ -431,9 +501,10 @@ func (q *Queue) land(ctx context.Context, f *flight, now time.Time) {
 		}
 		l.Failures++
 		l.Fact, l.Hint = f.failure.Fact, f.failure.Hint
-		what.Log(context.Background(), level, "a hook has failed; it is tried again", "err", l.Fact, "hint", l.Hint, "failures", l.Failures, "in", q.opts.Pause(l.Failures))
+		entry.Log(context.Background(), level, "a hook has failed; it is tried again", "err", l.Fact, "hint", l.Hint, "failures", l.Failures, "in", q.opts.Pause(l.Failures))
 	}
-	q.keep(map[string][]byte{recordHook + l.ID: l.record()})
+	changes[recordHook+l.ID] = encoded(l.history)
+	q.keep(changes)
 }
 
 // State of a hook in a report.

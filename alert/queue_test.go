@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -22,6 +23,8 @@ type desk struct {
 	records map[string][]byte
 	log     bytes.Buffer
 	between time.Duration // rounds
+	full    bool          // nothing can be put
+	put     []string      // names of records
 	*Queue
 	end func()
 }
@@ -29,6 +32,10 @@ type desk struct {
 func (d *desk) All() map[string][]byte { return maps.Clone(d.records) }
 
 func (d *desk) Put(changes map[string][]byte) error {
+	if d.full {
+		return errors.New("full")
+	}
+	d.put = append(d.put, slices.Sorted(maps.Keys(changes))...)
 	for name, b := range changes {
 		if d.records[name] = b; b == nil {
 			delete(d.records, name)
@@ -64,7 +71,6 @@ func (d *desk) pass(t time.Duration) {
 // check says what there is to say now.
 func (d *desk) check() {
 	notices, said, _ := rules.Check(time.Now(), slices.Collect(maps.Values(d.all)), d.Said())
-	d.Queue.said = said
 	d.Add(said, notices)
 	synctest.Wait()
 }
@@ -164,7 +170,7 @@ func TestOneRunForAllNoticesOfAKind(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		d.check()
-		if n := len(e.heard); n != int(d.status().Runs) || strings.Contains(string(d.records["ha"]), "owed") {
+		if n := len(e.heard); n != int(d.status().Runs) || len(d.records) != 10_006+1 {
 			t.Errorf("told again, or still to be told: %d runs", n)
 		}
 	})
@@ -355,7 +361,7 @@ func TestWhatChangesWhileAHookIsTold(t *testing.T) {
 		d.Set(nil, rules, 0)
 		close(e.hold)
 		synctest.Wait()
-		if len(d.records) != 1 || d.records[""] == nil {
+		if len(d.records) != 2 || d.records["skey of over"] == nil || d.records["skey of soon"] == nil {
 			t.Errorf("%q", d.records)
 		}
 	})
@@ -414,29 +420,80 @@ func TestSuccessorTellsWhatItsPredecessorCouldNot(t *testing.T) {
 		d.end()
 		d.begin()
 		d.end()
-		if len(d.records) != 1 || d.records[""] == nil {
+		if len(d.records) != 2 || d.records["skey of soon"] == nil || d.records["skey of unread"] == nil {
 			t.Errorf("a hook that the settings have no more is still known: %q", d.records)
 		}
 	})
 }
 
-// What a process has left that knew of no hooks is a record of what it has said, and no more.
-func TestRecordOfWhoKnewNoHooks(t *testing.T) {
+// What a process of an earlier version has left is one record of all that it has said, and one for each hook.
+func TestRecordsOfEarlierVersionsAreTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, e := newDesk(t), listen("a")
 		d.add("soon", 5*day, false)
 		d.add("later", 90*day, false)
-		d.records[""] = []byte(`{"key of soon":{"version":"v1","left":604800000000000}}`)
+		d.add("over", -day, false)
+		d.records[""] = []byte(`{"key of soon":{"version":"v1","left":604800000000000},"key of over":{"version":"v1","left":0}}`)
+		d.records["ha"] = []byte(`{"owed":[{"kind":"expired","key":"key of over","name":"contoso-web.over","version":"v1"}],"runs":7,"tried":"1999-12-31T23:00:00Z","succeeded":"1999-12-31T23:00:00Z"}`)
+		e.fails = 1
 		d.begin(e.Hook)
-		defer d.end()
-		if want := (Said{"key of soon": {Version: "v1", Left: 7 * day}}); !reflect.DeepEqual(d.Said(), want) {
+		if want := (Said{"key of soon": {Version: "v1", Left: 7 * day}, "key of over": {Version: "v1"}}); !reflect.DeepEqual(d.Said(), want) {
 			t.Errorf("%+v", d.Said())
 		}
 		d.check()
-		e.heardOnly(t)
-		var said map[string]Saying
-		if err := json.Unmarshal(d.records[""], &said); err != nil || len(said) != 1 || said["key of soon"].Left != 7*day {
-			t.Errorf("%s, %v", d.records[""], err)
+		d.end()
+		e.heardOnly(t, "0 expired over") // in vain
+		d.begin(e.Hook)
+		defer d.end()
+		d.pass(time.Minute)
+		e.heardOnly(t, "0 expired over", "1 expired over")
+		var soon Saying
+		if err := json.Unmarshal(d.records["skey of soon"], &soon); err != nil || len(d.records) != 3 || d.records["skey of over"] == nil || soon.Left != 7*day || d.status().Runs != 8 {
+			t.Errorf("%q, %v, %+v", d.records, err, d.status())
+		}
+	})
+}
+
+// What is kept of thousands of certificates that become stale one by one is written once.
+func TestWhatHasNotChangedIsNotWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, e := newDesk(t), listen("a")
+		e.fails = 1000
+		for i := range 100 {
+			d.add(fmt.Sprint("unread-", i), 365*day, true)
+		}
+		d.begin(e.Hook)
+		d.check()
+		wrote := func(want ...string) {
+			t.Helper()
+			if !slices.Equal(d.put, want) {
+				t.Errorf("wrote %q, want %q", d.put, want)
+			}
+			d.put = nil
+		}
+		d.put = nil
+		d.check()
+		wrote()
+		d.add("late", 365*day, true)
+		d.check()
+		wrote("ha/stale/key of late", "skey of late")
+		d.pass(time.Minute)
+		wrote("ha") // how often it has failed
+
+		// What could not be written is, later.
+		d.full = true
+		d.add("soon", 5*day, false)
+		d.check()
+		wrote()
+		d.full = false
+		d.pass(time.Hour)
+		d.end()
+		e.fails, e.heard = 0, nil
+		d.begin(e.Hook)
+		defer d.end()
+		d.pass(time.Hour)
+		if got := strings.Join(e.heard, "\n"); len(e.heard) != 2 || !strings.HasSuffix(e.heard[0], " expires soon") || strings.Count(got, "unread-") != 100 || !strings.Contains(got, " late ") {
+			t.Errorf("%.200q", e.heard)
 		}
 	})
 }
@@ -548,7 +605,7 @@ func TestWithoutHooksNothingIsKeptButWhatWasSaid(t *testing.T) {
 		d.begin()
 		defer d.end()
 		d.check()
-		if len(d.records) != 1 || d.records[""] == nil || d.Report() != nil {
+		if len(d.records) != 1 || d.records["skey of soon"] == nil || d.Report() != nil {
 			t.Errorf("%q, %+v", d.records, d.Report())
 		}
 	})
