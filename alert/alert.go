@@ -37,6 +37,7 @@ type Certificate struct {
 	LastRead time.Time // as far as this process knows; zero: never
 	// Since is when this process has begun to read it: of what one before it has read last, it may not know all.
 	Since time.Time
+	Tried time.Time // when it was last tried to read it, in vain or not
 }
 
 // quiet is since when nothing was read.

@@ -84,6 +84,7 @@ type line struct {
 	owed   map[about]owed
 	round  map[about]bool // what is left of the present one
 	flying bool
+	held   time.Time // until then nothing of what is owed is to be told; see unsure
 	history
 }
 
@@ -144,6 +145,12 @@ func (o owed) still(now time.Time, r Rules, c Certificate) (n Notice, ok bool) {
 	c.Since = o.Since // a successor has begun to read it later
 	quiet := now.Sub(o.Since)
 	return Notice{Stale, c, quiet}, r.Stale > 0 && quiet >= r.Stale && !c.LastRead.After(o.Since)
+}
+
+// unsure tells whether something may have been read that this process does not know of: what one before it has read last, it may
+// not know. When it has tried itself, it does.
+func (o owed) unsure(c Certificate) bool {
+	return o.Kind == Stale && o.Since.Before(c.Since) && !c.Tried.After(c.Since)
 }
 
 // NewQueue makes a Queue that knows what the records do. It has no hooks until Set is called.
@@ -324,8 +331,13 @@ func (q *Queue) keep(changes map[string][]byte) {
 	q.unkept = map[string][]byte{} // a map that was large stays so
 }
 
-// longest time without a look.
-const longest = time.Hour
+const (
+	// longest time without a look.
+	longest = time.Hour
+	// unsureLook is how long after a look it is looked again whether it was tried to read what is unsure: an attempt in vain shows
+	// nowhere else.
+	unsureLook = 10 * time.Second
+)
 
 // Run tells the hooks until ctx ends, side by side, and each of one batch at a time. Its error is ctx's.
 func (q *Queue) Run(ctx context.Context) error {
@@ -372,6 +384,15 @@ type flight struct {
 
 // next is when a hook is to be told, if that is not before now; false for never. The caller holds mu.
 func (q *Queue) next(l *line, now time.Time) (at time.Time, ok bool) {
+	at, ok = q.ready(l, now)
+	if at.Before(l.held) {
+		at = l.held
+	}
+	return at, ok
+}
+
+// ready is next, whatever is held.
+func (q *Queue) ready(l *line, now time.Time) (at time.Time, ok bool) {
 	switch {
 	case l.flying || len(l.owed) == 0:
 		return at, false
@@ -405,25 +426,32 @@ func (q *Queue) due(now time.Time) (all []*flight) {
 	defer q.mu.Unlock()
 	changes := map[string][]byte{}
 	for _, l := range q.lines {
-		at, ok := q.next(l, now)
-		if !ok {
+		at, ok := q.ready(l, now)
+		if l.held = (time.Time{}); !ok {
 			continue
 		}
 		notices := map[about]Notice{}
 		for a, o := range l.owed {
 			c, known := certificates[a.Key]
-			if n, ok := o.still(now, q.rules, c); ok && known {
-				notices[a] = n
-			} else {
+			switch n, ok := o.still(now, q.rules, c); {
+			case !ok || !known:
 				l.forget(a)
 				changes[l.record(a)] = nil
+			case o.unsure(c):
+				delete(l.round, a)
+			default:
+				notices[a] = n
 			}
 		}
 		if len(l.owed) == 0 && l.Failures > 0 { // what it has failed for is gone
 			l.Failures, l.Fact, l.Hint = 0, "", ""
 			changes[recordHook+l.ID] = encoded(l.history)
 		}
-		if len(l.owed) > 0 && !at.After(now) {
+		switch {
+		case len(l.owed) == 0:
+		case len(notices) == 0:
+			l.held = now.Add(unsureLook)
+		case !at.After(now):
 			all = append(all, l.fly(notices, now))
 		}
 	}
@@ -437,11 +465,11 @@ func (l *line) forget(a about) {
 	delete(l.round, a)
 }
 
-// fly begins the next flight of a round, a new one if there is none, with notices of what is owed. The caller holds mu.
+// fly begins the next flight of a round, a new one if there is none, with notices of what is owed and sure. The caller holds mu.
 func (l *line) fly(notices map[about]Notice, now time.Time) *flight {
 	if len(l.round) == 0 {
 		l.round = map[about]bool{}
-		for a := range l.owed {
+		for a := range notices {
 			l.round[a] = true
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +21,7 @@ import (
 type desk struct {
 	t       *testing.T
 	all     map[string]Certificate
+	quiet   sync.Mutex // held to write to all what nobody announces
 	records map[string][]byte
 	log     bytes.Buffer
 	between time.Duration // rounds
@@ -44,10 +46,16 @@ func (d *desk) Put(changes map[string][]byte) error {
 	return nil
 }
 
+func (d *desk) certificates() []Certificate {
+	d.quiet.Lock()
+	defer d.quiet.Unlock()
+	return slices.Collect(maps.Values(d.all))
+}
+
 // begin takes over from a queue before, if there was one.
 func (d *desk) begin(hooks ...Hook) {
 	pause := func(failures int) time.Duration { return time.Duration(failures) * time.Minute }
-	d.Queue = NewQueue(QueueOptions{Certificates: func() []Certificate { return slices.Collect(maps.Values(d.all)) }, Pause: pause, Records: d,
+	d.Queue = NewQueue(QueueOptions{Certificates: d.certificates, Pause: pause, Records: d,
 		Logger: slog.New(slog.NewTextHandler(&d.log, nil))})
 	d.Set(hooks, rules, d.between)
 	ctx, stop := context.WithCancel(d.t.Context())
@@ -385,7 +393,7 @@ func TestSuccessorTellsWhatItsPredecessorCouldNot(t *testing.T) {
 		e.heard, e.hold, e.fails = nil, nil, 1
 		d.pass(time.Minute)
 		for key, c := range d.all { // it knows of fewer reads
-			c.Since, c.LastRead = time.Now(), time.Time{}
+			c.Since, c.LastRead, c.Tried = time.Now(), time.Time{}, time.Now().Add(time.Second)
 			d.all[key] = c
 		}
 		d.begin(e.Hook)
@@ -496,6 +504,52 @@ func TestWhatHasNotChangedIsNotWrittenAgain(t *testing.T) {
 			t.Errorf("%.200q", e.heard)
 		}
 	})
+}
+
+// A certificate may have been read again by the process before, which writes no record of that alone.
+func TestSuccessorTellsNobodyOfWhatMayHaveBeenReadBeforeItHasTried(t *testing.T) {
+	for _, readable := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			d, e := newDesk(t), listen("a")
+			d.between = time.Minute
+			e.fails = 1000
+			d.add("unread", 365*day, true)
+			d.begin(e.Hook)
+			d.check()
+			d.end()
+			e.heard, e.fails = nil, 0
+			d.pass(time.Hour)
+			c := d.all["key of unread"]
+			c.Since, c.Tried = time.Now(), c.LastRead
+			d.all[c.Key] = c
+			d.begin(e.Hook)
+			defer d.end()
+			d.pass(time.Hour)
+			if s := d.status(); !slices.Equal(s.Pending, []string{"contoso-web.unread"}) {
+				t.Errorf("%+v", s)
+			}
+			e.heardOnly(t)
+			d.add("soon", 5*day, false) // of which all is known
+			d.check()
+			e.heardOnly(t, "120 expires soon")
+			if c.Tried = time.Now(); readable {
+				c.LastRead = time.Now()
+			}
+			d.quiet.Lock()
+			d.all[c.Key] = c
+			d.quiet.Unlock()
+			time.Sleep(10 * time.Minute)
+			synctest.Wait()
+			if readable {
+				e.heardOnly(t, "120 expires soon")
+			} else {
+				e.heardOnly(t, "120 expires soon", "121 stale unread")
+			}
+			if s := d.status(); s.State != Idle || s.Pending != nil {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
 }
 
 // A hook neither rests nor waits for the next try until a clock that was set back is where it was.

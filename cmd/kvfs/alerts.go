@@ -89,7 +89,7 @@ func (d *daemon) watched(r kvsync.Report) (all []alert.Certificate) {
 
 func (d *daemon) watchedOne(c kvsync.Status) alert.Certificate {
 	return alert.Certificate{Key: c.Source.Key(), Name: c.Source.Ref.Vault() + "." + c.Source.Ref.Name(), URL: c.Source.Ref.String(), Version: string(c.Version), NotAfter: c.NotAfter,
-		LastRead: c.LastSuccess, Since: c.Asked}
+		LastRead: c.LastSuccess, Since: c.Asked, Tried: c.LastAttempt}
 }
 
 func (d *daemon) sayAlert(n alert.Notice) {
