@@ -84,7 +84,9 @@ type line struct {
 	owed   map[about]owed
 	round  map[about]bool // what is left of the present one
 	flying bool
-	held   time.Time // until then nothing of what is owed is to be told; see unsure
+	stop   context.CancelFunc // of the flight
+	before []*line            // that this one has come in the place of, until they have landed
+	held   time.Time          // until then nothing of what is owed is to be told; see unsure
 	history
 }
 
@@ -237,9 +239,9 @@ func (q *Queue) Said() Said {
 	return q.said
 }
 
-// Set makes these the hooks, in this order, each with a rest after it was told; equal ones are one. What one that has gone is
-// still to be told is for those that have come in its place, as when somebody has mended one that could not succeed. What these
-// rules do not ask for is not told any more.
+// Set makes these the hooks, in this order, each with a rest after it was told; equal ones are one. One that has gone is not told
+// any more, not even what it is being told. That is for those that have come in its place, when it has ended, as when somebody has
+// mended one that could not succeed. What these rules do not ask for is not told any more.
 func (q *Queue) Set(hooks []Hook, rules Rules, rest time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -265,6 +267,15 @@ func (q *Queue) Set(hooks []Hook, rules Rules, rest time.Duration) {
 			continue
 		}
 		changes[recordHook+gone.ID] = nil
+		for _, l := range come {
+			l.before = append(l.before, gone.before...)
+			if gone.flying {
+				l.before = append(l.before, gone)
+			}
+		}
+		if gone.flying {
+			gone.stop()
+		}
 		for a, o := range gone.owed {
 			changes[gone.record(a)] = nil
 			for _, l := range come {
@@ -346,10 +357,10 @@ func (q *Queue) Run(ctx context.Context) error {
 	flying := 0
 	for ctx.Err() == nil {
 		now := time.Now()
-		for _, f := range q.due(now) {
+		for _, f := range q.due(ctx, now) {
 			flying++
 			flights.Go(func() error {
-				f.failure = f.tell(ctx, f.batch)
+				f.failure = f.tell(f.ctx, f.batch)
 				ended <- f
 				return nil
 			})
@@ -375,6 +386,7 @@ func (q *Queue) Run(ctx context.Context) error {
 // flight is a batch on its way to a hook.
 type flight struct {
 	line    *line
+	ctx     context.Context
 	tell    func(context.Context, Batch) *Failure // the line's own, which may become another
 	batch   Batch
 	owed    []owed // the same
@@ -394,7 +406,7 @@ func (q *Queue) next(l *line, now time.Time) (at time.Time, ok bool) {
 // ready is next, whatever is held.
 func (q *Queue) ready(l *line, now time.Time) (at time.Time, ok bool) {
 	switch {
-	case l.flying || len(l.owed) == 0:
+	case l.flying || len(l.before) > 0 || len(l.owed) == 0:
 		return at, false
 	case l.Tried.After(now): // by a clock that was set back since
 		return now, true
@@ -410,11 +422,11 @@ func (q *Queue) ready(l *line, now time.Time) (at time.Time, ok bool) {
 func (q *Queue) owes() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return slices.ContainsFunc(q.lines, func(l *line) bool { return !l.flying && len(l.owed) > 0 })
+	return slices.ContainsFunc(q.lines, func(l *line) bool { return !l.flying && len(l.before) == 0 && len(l.owed) > 0 })
 }
 
 // due are the flights that begin now. What is not true any more is forgotten.
-func (q *Queue) due(now time.Time) (all []*flight) {
+func (q *Queue) due(ctx context.Context, now time.Time) (all []*flight) {
 	if !q.owes() {
 		return nil
 	}
@@ -452,7 +464,7 @@ func (q *Queue) due(now time.Time) (all []*flight) {
 		case len(notices) == 0:
 			l.held = now.Add(unsureLook)
 		case !at.After(now):
-			all = append(all, l.fly(notices, now))
+			all = append(all, l.fly(ctx, notices, now))
 		}
 	}
 	q.keep(changes)
@@ -466,7 +478,7 @@ func (l *line) forget(a about) {
 }
 
 // fly begins the next flight of a round, a new one if there is none, with notices of what is owed and sure. The caller holds mu.
-func (l *line) fly(notices map[about]Notice, now time.Time) *flight {
+func (l *line) fly(ctx context.Context, notices map[about]Notice, now time.Time) *flight {
 	if len(l.round) == 0 {
 		l.round = map[about]bool{}
 		for a := range notices {
@@ -474,6 +486,7 @@ func (l *line) fly(notices map[about]Notice, now time.Time) *flight {
 		}
 	}
 	f := &flight{line: l, tell: l.Tell, began: now}
+	f.ctx, l.stop = context.WithCancel(ctx)
 	for _, o := range l.ordered() {
 		if n := notices[o.about]; l.round[o.about] && (len(f.batch) == 0 || f.batch[0].Kind == n.Kind) {
 			f.batch, f.owed = append(f.batch, n), append(f.owed, o)
@@ -503,7 +516,12 @@ func (q *Queue) land(ctx context.Context, f *flight, now time.Time) {
 	defer q.mu.Unlock()
 	l := f.line
 	l.flying = false
-	if f.failure != nil && ctx.Err() != nil || !slices.Contains(q.lines, l) {
+	l.stop()
+	if f.failure != nil && ctx.Err() != nil {
+		return
+	}
+	if !slices.Contains(q.lines, l) {
+		q.leave(l, f)
 		return
 	}
 	entry := q.log.With("hook", l.Name, "alert", string(f.batch[0].Kind), "certificates", len(f.batch), "took", now.Sub(f.began).Round(time.Millisecond))
@@ -513,12 +531,7 @@ func (q *Queue) land(ctx context.Context, f *flight, now time.Time) {
 		delete(l.round, o.about)
 	}
 	if f.failure == nil {
-		for _, o := range f.owed {
-			if l.owed[o.about] == o { // else there is something new to tell of it
-				delete(l.owed, o.about)
-				changes[l.record(o.about)] = nil
-			}
-		}
+		l.told(f.owed, changes)
 		l.Failures, l.Succeeded, l.Fact, l.Hint = 0, now, "", ""
 		l.Runs++
 		entry.Info("a hook is done")
@@ -535,13 +548,38 @@ func (q *Queue) land(ctx context.Context, f *flight, now time.Time) {
 	q.keep(changes)
 }
 
+// told takes in what a line was told, with the changes of records. The caller holds mu.
+func (l *line) told(all []owed, changes map[string][]byte) {
+	for _, o := range all {
+		if l.owed[o.about] == o { // else there is something new to tell of it
+			delete(l.owed, o.about)
+			changes[l.record(o.about)] = nil
+		}
+	}
+}
+
+// leave lets those go on that have come in the place of a line that has landed. The caller holds mu.
+func (q *Queue) leave(gone *line, f *flight) {
+	changes := map[string][]byte{}
+	for _, l := range q.lines {
+		if !slices.Contains(l.before, gone) {
+			continue
+		}
+		l.before = slices.DeleteFunc(l.before, func(b *line) bool { return b == gone })
+		if f.failure == nil { // it has ended by itself, before it was ended
+			l.told(f.owed, changes)
+		}
+	}
+	q.keep(changes)
+}
+
 // State of a hook in a report.
 type State string
 
 // States.
 const (
 	Idle    State = "idle"    // it was told of everything
-	Waiting State = "waiting" // it is to be told, at Next
+	Waiting State = "waiting" // it is to be told, at Next, or when one has ended that was there in its place
 	Running State = "running"
 	Failing State = "failing" // the last try has failed; the next is at Next
 )
@@ -570,8 +608,11 @@ func (q *Queue) Report() (all []Status) {
 		}
 		slices.Sort(s.Pending)
 		s.Pending = slices.Compact(s.Pending)
+		if len(l.owed) > 0 {
+			s.State = Waiting
+		}
 		if at, ok := q.next(l, now); ok {
-			s.State, s.Next = Waiting, at
+			s.Next = at
 			if at.Before(now) {
 				s.Next = now
 			}

@@ -652,6 +652,58 @@ func TestMendedHookIsToldWhatTheBrokenOneWasNot(t *testing.T) {
 	})
 }
 
+// A hook in whose place another one comes is ended, and the other one waits for that: as with another name or time for the same
+// command, which is not to run beside itself.
+func TestHookThatTakesOverWaitsUntilTheOtherOneHasEnded(t *testing.T) {
+	for _, done := range []bool{true, false} { // in spite of that, or not
+		synctest.Test(t, func(t *testing.T) {
+			d, former, next, last := newDesk(t), listen("former"), listen("next"), listen("last")
+			other := listen("other")
+			other.hold = make(chan struct{})
+			end, ending := make(chan struct{}), false
+			former.Tell = func(ctx context.Context, b Batch) *Failure {
+				<-ctx.Done()
+				ending = true
+				if <-end; done {
+					return nil
+				}
+				return &Failure{"it was killed", "none"}
+			}
+			d.add("over", -day, false)
+			d.add("soon", 5*day, false)
+			d.begin(former.Hook, other.Hook)
+			defer d.end()
+			d.check()
+			d.Set([]Hook{next.Hook, other.Hook}, rules, 0)
+			d.pass(time.Minute)
+			if !ending {
+				t.Error("what the settings have no more goes on")
+			}
+			d.Set([]Hook{last.Hook, other.Hook}, rules, 0) // before it has ended
+			d.pass(time.Minute)
+			next.heardOnly(t)
+			last.heardOnly(t)
+			if s := d.status(); !slices.Equal(s.Pending, []string{"contoso-web.over", "contoso-web.soon"}) || s.Runs != 0 || s.State != Waiting {
+				t.Errorf("%+v", s)
+			}
+			close(end)
+			synctest.Wait()
+			if next.heardOnly(t); done {
+				last.heardOnly(t, "2 expires soon")
+			} else {
+				last.heardOnly(t, "2 expired over", "2 expires soon")
+			}
+			other.heardOnly(t, "0 expired over") // which goes on
+			close(other.hold)
+			synctest.Wait()
+			other.heardOnly(t, "0 expired over", "2 expires soon")
+			if s := d.status(); s.State != Idle || s.Failures != 0 || len(d.records) != 2+2 {
+				t.Errorf("%+v, %q", s, d.records)
+			}
+		})
+	}
+}
+
 func TestWithoutHooksNothingIsKeptButWhatWasSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(t)
