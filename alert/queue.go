@@ -442,7 +442,7 @@ func (q *Queue) due(ctx context.Context, now time.Time) (all []*flight) {
 		if l.held = (time.Time{}); !ok {
 			continue
 		}
-		notices := map[about]Notice{}
+		notices, sure, begins := map[about]Notice{}, false, !at.After(now)
 		for a, o := range l.owed {
 			c, known := certificates[a.Key]
 			switch n, ok := o.still(now, q.rules, c); {
@@ -452,7 +452,9 @@ func (q *Queue) due(ctx context.Context, now time.Time) (all []*flight) {
 			case o.unsure(c):
 				delete(l.round, a)
 			default:
-				notices[a] = n
+				if sure = true; begins {
+					notices[a] = n
+				}
 			}
 		}
 		if len(l.owed) == 0 && l.Failures > 0 { // what it has failed for is gone
@@ -461,9 +463,9 @@ func (q *Queue) due(ctx context.Context, now time.Time) (all []*flight) {
 		}
 		switch {
 		case len(l.owed) == 0:
-		case len(notices) == 0:
+		case !sure:
 			l.held = now.Add(unsureLook)
-		case !at.After(now):
+		case begins:
 			all = append(all, l.fly(ctx, notices, now))
 		}
 	}
