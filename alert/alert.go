@@ -37,6 +37,7 @@ type Certificate struct {
 	LastRead time.Time // as far as this process knows; zero: never
 	// Since is when this process has begun to read it: of what one before it has read last, it may not know all.
 	Since time.Time
+	Tried time.Time // when it was last tried to read it, in vain or not
 }
 
 // quiet is since when nothing was read.
@@ -123,6 +124,9 @@ func (r Rules) expiry(now time.Time, c Certificate, s *Saying, soonest func(time
 			passed = left
 		}
 	}
+	if passed < 0 { // other rules may have said it: when it is asked for again, that is anew
+		s.Left = -1
+	}
 	if passed < 0 || s.Left >= 0 && s.Left <= passed {
 		return nil
 	}
@@ -136,7 +140,7 @@ func (r Rules) expiry(now time.Time, c Certificate, s *Saying, soonest func(time
 // stale tells once of each time for which nothing could be read. It is looked at again after as long a time: whether it
 // goes on shows nowhere else.
 func (r Rules) stale(now time.Time, c Certificate, s *Saying, soonest func(time.Time)) *Notice {
-	if c.LastRead.After(s.Stale) {
+	if c.LastRead.After(s.Stale) || r.Stale <= 0 || now.Sub(s.Stale) < r.Stale { // as for expiry
 		s.Stale = time.Time{}
 	}
 	if r.Stale <= 0 {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 )
@@ -149,6 +150,32 @@ func TestSuccessorNeitherErrsNorRepeats(t *testing.T) {
 	c.LastRead = c.Since.Add(time.Hour)
 	if _, said, _ := rules.Check(c.LastRead, []Certificate{c}, said); len(said) != 0 {
 		t.Errorf("after it was read: %+v", said)
+	}
+}
+
+// What other rules have said may never have reached who is told, and is not owed any more: it is said again.
+func TestWhatTheRulesAskForAgainIsSaidAgainOnce(t *testing.T) {
+	c := certificate(90 * day)
+	now := c.NotAfter.Add(-5 * day)
+	kinds := func(r Rules, said Said) (Said, []Kind) {
+		var kinds []Kind
+		notices, after, _ := r.Check(now, []Certificate{c}, said)
+		for _, n := range notices {
+			kinds = append(kinds, n.Kind)
+		}
+		return after, kinds
+	}
+	both := []Kind{Expires, Stale}
+	for _, other := range []Rules{{}, {Expiry: []time.Duration{day}, Stale: 86 * day}} {
+		said, first := kinds(rules, nil)
+		said, never := kinds(other, said)
+		if len(said) != 0 || never != nil {
+			t.Errorf("%+v: %+v, and says %q", other, said, never)
+		}
+		said, again := kinds(rules, said)
+		if _, more := kinds(rules, said); !slices.Equal(first, both) || !slices.Equal(again, both) || more != nil {
+			t.Errorf("%+v: first %q, then %q, then %q", other, first, again, more)
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 
 // Hook is somebody who is told of notices.
 type Hook struct {
-	ID   string // tells it from all others, to a successor too
+	ID   string // tells it from all others, to a successor too; without a slash
 	Name string // for people
 	// Tell returns when the hook was told of all of a batch, or why it was not. It ends when ctx does.
 	Tell func(ctx context.Context, b Batch) *Failure
@@ -34,11 +34,15 @@ type Records interface {
 	Put(changes map[string][]byte) error
 }
 
-// Names of records begin with what they are of.
+// Names of records begin with what they are of. There is one for each thing that changes by itself: thousands of certificates may
+// become stale one by one.
 const (
-	recordSaid = ""  // alone: a Said
-	recordHook = "h" // and its id
+	recordSaying = "s" // and the key of the certificate
+	recordHook   = "h" // and its id: its history; and "/", a kind, "/" and a key: a notice
 )
+
+// recordSaid is that of a whole Said, which earlier versions have left, as they have all notices in the record of a hook.
+const recordSaid = ""
 
 // QueueOptions say how a Queue does its work.
 type QueueOptions struct {
@@ -56,19 +60,22 @@ type QueueOptions struct {
 // A hook is told at least once: what it is to be told is a record from before it is tried until it has succeeded, one change
 // with that of what was said. It is not told what has meanwhile become untrue.
 //
-// A round is all that a hook is still to be told when it begins, in one batch for each kind, or in as many as there have to be.
+// A round is all that a hook is still to be told when it begins, in one batch for each kind, or in as many as there have to be;
+// after one that has failed the next try is of the next.
 // After one there is a rest: certificates that cannot be read any more are noticed one by one, as they were read last, and are to
 // be few rounds all the same.
 type Queue struct {
 	opts QueueOptions
 	log  *slog.Logger
-	said Said          // by the process before
 	news chan struct{} // has a value when there may be something to do
 
 	// mu is held to write or read these, never while anybody is told.
-	mu    sync.Mutex
-	lines []*line
-	rest  time.Duration // between rounds
+	mu     sync.Mutex
+	said   Said
+	unkept map[string][]byte // changes of records that could not be put
+	lines  []*line
+	rules  Rules
+	rest   time.Duration // between rounds
 }
 
 // line is what one hook is still to be told, and what has become of it.
@@ -77,6 +84,9 @@ type line struct {
 	owed   map[about]owed
 	round  map[about]bool // what is left of the present one
 	flying bool
+	stop   context.CancelFunc // of the flight
+	before []*line            // that this one has come in the place of, until they have landed
+	held   time.Time          // until then nothing of what is owed is to be told; see unsure
 	history
 }
 
@@ -89,12 +99,17 @@ type about struct {
 // owed is a notice as far as it cannot be known anew.
 type owed struct {
 	about
+	what
+}
+
+// what there is to tell. It is also the record of a notice.
+type what struct {
 	Name    string    `json:"name"`
 	Version string    `json:"version,omitempty"`
 	Since   time.Time `json:"since,omitzero"` // when nothing was read any more, for Stale
 }
 
-// history of a hook.
+// history of a hook. It is also its record.
 type history struct {
 	Failures  int       `json:"failures,omitempty"` // since the last success
 	Runs      int       `json:"runs,omitempty"`     // that have succeeded
@@ -102,12 +117,6 @@ type history struct {
 	Succeeded time.Time `json:"succeeded,omitzero"`
 	Fact      string    `json:"fact,omitempty"` // why the last try has failed
 	Hint      string    `json:"hint,omitempty"`
-}
-
-// record of a line.
-type record struct {
-	Owed []owed `json:"owed,omitempty"`
-	history
 }
 
 // order in which kinds are told.
@@ -120,18 +129,30 @@ func (l *line) ordered() []owed {
 	})
 }
 
-func (l *line) record() []byte { return encoded(record{l.ordered(), l.history}) }
+// record is the name of the one of a notice.
+func (l *line) record(a about) string {
+	return recordHook + l.ID + "/" + string(a.Kind) + "/" + a.Key
+}
 
-// still is the notice as it is to be told now, if it is still true.
-func (o owed) still(now time.Time, c Certificate) (n Notice, ok bool) {
+// still is the notice as it is to be told now, if it is still true and the rules ask for it.
+func (o owed) still(now time.Time, r Rules, c Certificate) (n Notice, ok bool) {
 	switch o.Kind {
 	case Expires:
-		return Notice{Expires, c, c.NotAfter.Sub(now)}, c.Version == o.Version && c.NotAfter.After(now)
+		left := c.NotAfter.Sub(now)
+		asked := slices.ContainsFunc(r.Expiry, func(threshold time.Duration) bool { return threshold >= left })
+		return Notice{Expires, c, left}, asked && c.Version == o.Version && left > 0
 	case Expired:
 		return Notice{Expired, c, now.Sub(c.NotAfter)}, c.Version == o.Version && !c.NotAfter.After(now)
 	}
 	c.Since = o.Since // a successor has begun to read it later
-	return Notice{Stale, c, now.Sub(o.Since)}, !c.LastRead.After(o.Since)
+	quiet := now.Sub(o.Since)
+	return Notice{Stale, c, quiet}, r.Stale > 0 && quiet >= r.Stale && !c.LastRead.After(o.Since)
+}
+
+// unsure tells whether something may have been read that this process does not know of: what one before it has read last, it may
+// not know. When it has tried itself, it does.
+func (o owed) unsure(c Certificate) bool {
+	return o.Kind == Stale && o.Since.Before(c.Since) && !c.Tried.After(c.Since)
 }
 
 // NewQueue makes a Queue that knows what the records do. It has no hooks until Set is called.
@@ -139,42 +160,92 @@ func NewQueue(opts QueueOptions) *Queue {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	q := &Queue{opts: opts, log: opts.Logger, news: make(chan struct{}, 1)}
+	q := &Queue{opts: opts, log: opts.Logger, news: make(chan struct{}, 1), said: Said{}, unkept: map[string][]byte{}}
 	if opts.Records == nil {
 		return q
 	}
+	changes := map[string][]byte{}
 	for name, b := range opts.Records.All() {
-		var err error
-		if name == recordSaid {
-			if err = json.Unmarshal(b, &q.said); err != nil {
-				q.said = nil // it is said again
-			}
-		} else if id, ok := strings.CutPrefix(name, recordHook); ok {
-			var r record
-			if err = json.Unmarshal(b, &r); err == nil {
-				l := &line{Hook: Hook{ID: id}, owed: map[about]owed{}, history: r.history}
-				for _, o := range r.Owed {
-					l.owed[o.about] = o
-				}
-				q.lines = append(q.lines, l)
-			}
-		}
-		if err != nil {
+		if err := q.take(name, b, changes); err != nil {
+			changes[name] = nil
 			q.log.Warn("what was known of alerts before is not known any more", "err", err)
 		}
 	}
+	q.keep(changes)
 	return q
 }
 
-// Said is what the process before this one has said.
-func (q *Queue) Said() Said { return q.said }
+// take takes a record over, with the changes that make one of an earlier version one of this.
+func (q *Queue) take(name string, b []byte, changes map[string][]byte) error {
+	if name == recordSaid {
+		said := Said{}
+		if err := json.Unmarshal(b, &said); err != nil {
+			return err // it is said again
+		}
+		changes[name] = nil
+		for key, s := range said {
+			q.said[key], changes[recordSaying+key] = s, encoded(s)
+		}
+		return nil
+	}
+	if key, ok := strings.CutPrefix(name, recordSaying); ok {
+		var s Saying
+		if err := json.Unmarshal(b, &s); err != nil {
+			return err
+		}
+		q.said[key] = s
+		return nil
+	}
+	id, rest, notice := strings.Cut(strings.TrimPrefix(name, recordHook), "/")
+	l := q.lineOf(id)
+	if notice {
+		kind, key, _ := strings.Cut(rest, "/")
+		o := owed{about: about{Kind(kind), key}}
+		if err := json.Unmarshal(b, &o.what); err != nil {
+			return err
+		}
+		l.owed[o.about] = o
+		return nil
+	}
+	var r struct {
+		Owed []owed `json:"owed"`
+		history
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return err
+	}
+	l.history = r.history
+	for _, o := range r.Owed {
+		l.owed[o.about], changes[l.record(o.about)] = o, encoded(o.what)
+		changes[name] = encoded(r.history)
+	}
+	return nil
+}
 
-// Set makes these the hooks, in this order, each with a rest after it was told; equal ones are one. What one that has gone is
-// still to be told is for those that have come in its place, as when somebody has mended one that could not succeed.
-func (q *Queue) Set(hooks []Hook, rest time.Duration) {
+// lineOf is that of a hook, which a predecessor had.
+func (q *Queue) lineOf(id string) *line {
+	if i := slices.IndexFunc(q.lines, func(l *line) bool { return l.ID == id }); i >= 0 {
+		return q.lines[i]
+	}
+	l := &line{Hook: Hook{ID: id}, owed: map[about]owed{}}
+	q.lines = append(q.lines, l)
+	return l
+}
+
+// Said is what has been said, by processes before this one too. It is for reading.
+func (q *Queue) Said() Said {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.rest = rest
+	return q.said
+}
+
+// Set makes these the hooks, in this order, each with a rest after it was told; equal ones are one. One that has gone is not told
+// any more, not even what it is being told. That is for those that have come in its place, when it has ended, as when somebody has
+// mended one that could not succeed. What these rules do not ask for is not told any more.
+func (q *Queue) Set(hooks []Hook, rules Rules, rest time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.rules, q.rest = rules, rest
 	var lines, come []*line
 	for _, h := range hooks {
 		is := func(l *line) bool { return l.ID == h.ID }
@@ -197,8 +268,19 @@ func (q *Queue) Set(hooks []Hook, rest time.Duration) {
 		}
 		changes[recordHook+gone.ID] = nil
 		for _, l := range come {
-			maps.Copy(l.owed, gone.owed)
-			changes[recordHook+l.ID] = l.record()
+			l.before = append(l.before, gone.before...)
+			if gone.flying {
+				l.before = append(l.before, gone)
+			}
+		}
+		if gone.flying {
+			gone.stop()
+		}
+		for a, o := range gone.owed {
+			changes[gone.record(a)] = nil
+			for _, l := range come {
+				l.owed[a], changes[l.record(a)] = o, encoded(o.what)
+			}
 		}
 	}
 	q.lines = lines
@@ -206,25 +288,34 @@ func (q *Queue) Set(hooks []Hook, rest time.Duration) {
 	q.Look()
 }
 
-// Add takes in what has been said until now, and the notices of it that hooks are still to be told.
+// Add takes in what has been said until now, which nobody is to write to any more, and the notices of it that hooks are still to be
+// told.
 func (q *Queue) Add(said Said, notices []Notice) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	changes := map[string][]byte{recordSaid: encoded(said)}
-	for _, l := range q.lines {
-		if len(notices) == 0 {
-			break
+	changes := map[string][]byte{}
+	for key := range q.said {
+		if _, still := said[key]; !still {
+			changes[recordSaying+key] = nil
 		}
-		for _, n := range notices {
-			o := owed{about: about{n.Kind, n.Key}, Name: n.Name}
-			if n.Kind == Stale {
-				o.Since = n.quiet().UTC()
-			} else {
-				o.Version = n.Version
-			}
-			l.owed[o.about] = o
+	}
+	for key, s := range said {
+		if was, ok := q.said[key]; !ok || was != s {
+			changes[recordSaying+key] = encoded(s)
 		}
-		changes[recordHook+l.ID] = l.record()
+	}
+	q.said = said
+	for _, n := range notices {
+		o := owed{about{n.Kind, n.Key}, what{Name: n.Name}}
+		if n.Kind == Stale {
+			o.Since = n.quiet().UTC()
+		} else {
+			o.Version = n.Version
+		}
+		record := encoded(o.what)
+		for _, l := range q.lines {
+			l.owed[o.about], changes[l.record(o.about)] = o, record
+		}
 	}
 	q.keep(changes)
 	q.Look()
@@ -238,18 +329,26 @@ func (q *Queue) Look() {
 	}
 }
 
-// keep puts records. The caller holds mu.
+// keep puts records, with those that could not be put before. The caller holds mu, or is the only one who knows the queue.
 func (q *Queue) keep(changes map[string][]byte) {
 	if q.opts.Records == nil || len(changes) == 0 {
 		return
 	}
-	if err := q.opts.Records.Put(changes); err != nil {
+	maps.Copy(q.unkept, changes)
+	if err := q.opts.Records.Put(q.unkept); err != nil {
 		q.log.Warn("a successor would warn again of what expires, or tell nobody", "err", err)
+		return
 	}
+	q.unkept = map[string][]byte{} // a map that was large stays so
 }
 
-// longest time without a look.
-const longest = time.Hour
+const (
+	// longest time without a look.
+	longest = time.Hour
+	// unsureLook is how long after a look it is looked again whether it was tried to read what is unsure: an attempt in vain shows
+	// nowhere else.
+	unsureLook = 10 * time.Second
+)
 
 // Run tells the hooks until ctx ends, side by side, and each of one batch at a time. Its error is ctx's.
 func (q *Queue) Run(ctx context.Context) error {
@@ -258,10 +357,10 @@ func (q *Queue) Run(ctx context.Context) error {
 	flying := 0
 	for ctx.Err() == nil {
 		now := time.Now()
-		for _, f := range q.due(now) {
+		for _, f := range q.due(ctx, now) {
 			flying++
 			flights.Go(func() error {
-				f.failure = f.tell(ctx, f.batch)
+				f.failure = f.tell(f.ctx, f.batch)
 				ended <- f
 				return nil
 			})
@@ -287,6 +386,7 @@ func (q *Queue) Run(ctx context.Context) error {
 // flight is a batch on its way to a hook.
 type flight struct {
 	line    *line
+	ctx     context.Context
 	tell    func(context.Context, Batch) *Failure // the line's own, which may become another
 	batch   Batch
 	owed    []owed // the same
@@ -296,14 +396,23 @@ type flight struct {
 
 // next is when a hook is to be told, if that is not before now; false for never. The caller holds mu.
 func (q *Queue) next(l *line, now time.Time) (at time.Time, ok bool) {
+	at, ok = q.ready(l, now)
+	if at.Before(l.held) {
+		at = l.held
+	}
+	return at, ok
+}
+
+// ready is next, whatever is held.
+func (q *Queue) ready(l *line, now time.Time) (at time.Time, ok bool) {
 	switch {
-	case l.flying || len(l.owed) == 0:
+	case l.flying || len(l.before) > 0 || len(l.owed) == 0:
 		return at, false
 	case l.Tried.After(now): // by a clock that was set back since
 		return now, true
 	case l.Failures > 0:
 		return l.Tried.Add(q.opts.Pause(l.Failures)), true
-	case len(l.round) > 0 || l.Succeeded.IsZero():
+	case len(l.round) > 0, l.Succeeded.IsZero(), l.Succeeded.After(now): // by such a clock, too
 		return now, true
 	}
 	return l.Succeeded.Add(q.rest), true
@@ -313,11 +422,11 @@ func (q *Queue) next(l *line, now time.Time) (at time.Time, ok bool) {
 func (q *Queue) owes() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return slices.ContainsFunc(q.lines, func(l *line) bool { return !l.flying && len(l.owed) > 0 })
+	return slices.ContainsFunc(q.lines, func(l *line) bool { return !l.flying && len(l.before) == 0 && len(l.owed) > 0 })
 }
 
 // due are the flights that begin now. What is not true any more is forgotten.
-func (q *Queue) due(now time.Time) (all []*flight) {
+func (q *Queue) due(ctx context.Context, now time.Time) (all []*flight) {
 	if !q.owes() {
 		return nil
 	}
@@ -329,28 +438,35 @@ func (q *Queue) due(now time.Time) (all []*flight) {
 	defer q.mu.Unlock()
 	changes := map[string][]byte{}
 	for _, l := range q.lines {
-		at, ok := q.next(l, now)
-		if !ok {
+		at, ok := q.ready(l, now)
+		if l.held = (time.Time{}); !ok {
 			continue
 		}
-		before := len(l.owed)
-		notices := map[about]Notice{}
-		for _, o := range l.ordered() {
-			c, known := certificates[o.Key]
-			if n, ok := o.still(now, c); ok && known {
-				notices[o.about] = n
-			} else {
-				l.forget(o.about)
+		notices, sure, begins := map[about]Notice{}, false, !at.After(now)
+		for a, o := range l.owed {
+			c, known := certificates[a.Key]
+			switch n, ok := o.still(now, q.rules, c); {
+			case !ok || !known:
+				l.forget(a)
+				changes[l.record(a)] = nil
+			case o.unsure(c):
+				delete(l.round, a)
+			default:
+				if sure = true; begins {
+					notices[a] = n
+				}
 			}
 		}
-		if len(l.owed) == 0 { // what it has failed for is gone
+		if len(l.owed) == 0 && l.Failures > 0 { // what it has failed for is gone
 			l.Failures, l.Fact, l.Hint = 0, "", ""
+			changes[recordHook+l.ID] = encoded(l.history)
 		}
-		if len(l.owed) < before {
-			changes[recordHook+l.ID] = l.record()
-		}
-		if len(l.owed) > 0 && !at.After(now) {
-			all = append(all, l.fly(notices, now))
+		switch {
+		case len(l.owed) == 0:
+		case !sure:
+			l.held = now.Add(unsureLook)
+		case begins:
+			all = append(all, l.fly(ctx, notices, now))
 		}
 	}
 	q.keep(changes)
@@ -363,15 +479,16 @@ func (l *line) forget(a about) {
 	delete(l.round, a)
 }
 
-// fly begins the next flight of a round, a new one if there is none, with notices of what is owed. The caller holds mu.
-func (l *line) fly(notices map[about]Notice, now time.Time) *flight {
+// fly begins the next flight of a round, a new one if there is none, with notices of what is owed and sure. The caller holds mu.
+func (l *line) fly(ctx context.Context, notices map[about]Notice, now time.Time) *flight {
 	if len(l.round) == 0 {
 		l.round = map[about]bool{}
-		for a := range l.owed {
+		for a := range notices {
 			l.round[a] = true
 		}
 	}
 	f := &flight{line: l, tell: l.Tell, began: now}
+	f.ctx, l.stop = context.WithCancel(ctx)
 	for _, o := range l.ordered() {
 		if n := notices[o.about]; l.round[o.about] && (len(f.batch) == 0 || f.batch[0].Kind == n.Kind) {
 			f.batch, f.owed = append(f.batch, n), append(f.owed, o)
@@ -401,32 +518,61 @@ func (q *Queue) land(ctx context.Context, f *flight, now time.Time) {
 	defer q.mu.Unlock()
 	l := f.line
 	l.flying = false
-	if f.failure != nil && ctx.Err() != nil || !slices.Contains(q.lines, l) {
+	l.stop()
+	if f.failure != nil && ctx.Err() != nil {
 		return
 	}
-	what := q.log.With("hook", l.Name, "alert", string(f.batch[0].Kind), "certificates", len(f.batch), "took", now.Sub(f.began).Round(time.Millisecond))
+	if !slices.Contains(q.lines, l) {
+		q.leave(l, f)
+		return
+	}
+	entry := q.log.With("hook", l.Name, "alert", string(f.batch[0].Kind), "certificates", len(f.batch), "took", now.Sub(f.began).Round(time.Millisecond))
 	l.Tried = now
+	changes := map[string][]byte{}
+	for _, o := range f.owed { // what has failed is for the next round, or it would keep all else from being told
+		delete(l.round, o.about)
+	}
 	if f.failure == nil {
-		for _, o := range f.owed {
-			delete(l.round, o.about)
-			if l.owed[o.about] == o { // else there is something new to tell of it
-				delete(l.owed, o.about)
-			}
-		}
+		l.told(f.owed, changes)
 		l.Failures, l.Succeeded, l.Fact, l.Hint = 0, now, "", ""
 		l.Runs++
-		what.Info("a hook is done")
+		entry.Info("a hook is done")
 	} else {
 		level := slog.LevelWarn
 		if f.failure.Fact == l.Fact {
 			level = slog.LevelDebug
 		}
 		l.Failures++
-		l.round = nil // what has come meanwhile is tried with it
 		l.Fact, l.Hint = f.failure.Fact, f.failure.Hint
-		what.Log(context.Background(), level, "a hook has failed; it is tried again", "err", l.Fact, "hint", l.Hint, "failures", l.Failures, "in", q.opts.Pause(l.Failures))
+		entry.Log(context.Background(), level, "a hook has failed; it is tried again", "err", l.Fact, "hint", l.Hint, "failures", l.Failures, "in", q.opts.Pause(l.Failures))
 	}
-	q.keep(map[string][]byte{recordHook + l.ID: l.record()})
+	changes[recordHook+l.ID] = encoded(l.history)
+	q.keep(changes)
+}
+
+// told takes in what a line was told, with the changes of records. The caller holds mu.
+func (l *line) told(all []owed, changes map[string][]byte) {
+	for _, o := range all {
+		if l.owed[o.about] == o { // else there is something new to tell of it
+			delete(l.owed, o.about)
+			changes[l.record(o.about)] = nil
+		}
+	}
+}
+
+// leave lets those go on that have come in the place of a line that has landed. The caller holds mu.
+func (q *Queue) leave(gone *line, f *flight) {
+	changes := map[string][]byte{}
+	for _, l := range q.lines {
+		if !slices.Contains(l.before, gone) {
+			continue
+		}
+		l.before = slices.DeleteFunc(l.before, func(b *line) bool { return b == gone })
+		if f.failure == nil { // it has ended by itself, before it was ended
+			l.told(f.owed, changes)
+		}
+	}
+	q.keep(changes)
 }
 
 // State of a hook in a report.
@@ -435,7 +581,7 @@ type State string
 // States.
 const (
 	Idle    State = "idle"    // it was told of everything
-	Waiting State = "waiting" // it is to be told, at Next
+	Waiting State = "waiting" // it is to be told, at Next, or when one has ended that was there in its place
 	Running State = "running"
 	Failing State = "failing" // the last try has failed; the next is at Next
 )
@@ -464,8 +610,11 @@ func (q *Queue) Report() (all []Status) {
 		}
 		slices.Sort(s.Pending)
 		s.Pending = slices.Compact(s.Pending)
+		if len(l.owed) > 0 {
+			s.State = Waiting
+		}
 		if at, ok := q.next(l, now); ok {
-			s.State, s.Next = Waiting, at
+			s.Next = at
 			if at.Before(now) {
 				s.Next = now
 			}

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,9 +21,12 @@ import (
 type desk struct {
 	t       *testing.T
 	all     map[string]Certificate
+	quiet   sync.Mutex // held to write to all what nobody announces
 	records map[string][]byte
 	log     bytes.Buffer
 	between time.Duration // rounds
+	full    bool          // nothing can be put
+	put     []string      // names of records
 	*Queue
 	end func()
 }
@@ -29,6 +34,10 @@ type desk struct {
 func (d *desk) All() map[string][]byte { return maps.Clone(d.records) }
 
 func (d *desk) Put(changes map[string][]byte) error {
+	if d.full {
+		return errors.New("full")
+	}
+	d.put = append(d.put, slices.Sorted(maps.Keys(changes))...)
 	for name, b := range changes {
 		if d.records[name] = b; b == nil {
 			delete(d.records, name)
@@ -37,12 +46,18 @@ func (d *desk) Put(changes map[string][]byte) error {
 	return nil
 }
 
+func (d *desk) certificates() []Certificate {
+	d.quiet.Lock()
+	defer d.quiet.Unlock()
+	return slices.Collect(maps.Values(d.all))
+}
+
 // begin takes over from a queue before, if there was one.
 func (d *desk) begin(hooks ...Hook) {
 	pause := func(failures int) time.Duration { return time.Duration(failures) * time.Minute }
-	d.Queue = NewQueue(QueueOptions{Certificates: func() []Certificate { return slices.Collect(maps.Values(d.all)) }, Pause: pause, Records: d,
+	d.Queue = NewQueue(QueueOptions{Certificates: d.certificates, Pause: pause, Records: d,
 		Logger: slog.New(slog.NewTextHandler(&d.log, nil))})
-	d.Set(hooks, d.between)
+	d.Set(hooks, rules, d.between)
 	ctx, stop := context.WithCancel(d.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx) }()
@@ -64,7 +79,6 @@ func (d *desk) pass(t time.Duration) {
 // check says what there is to say now.
 func (d *desk) check() {
 	notices, said, _ := rules.Check(time.Now(), slices.Collect(maps.Values(d.all)), d.Said())
-	d.Queue.said = said
 	d.Add(said, notices)
 	synctest.Wait()
 }
@@ -164,7 +178,7 @@ func TestOneRunForAllNoticesOfAKind(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		d.check()
-		if n := len(e.heard); n != int(d.status().Runs) || strings.Contains(string(d.records["ha"]), "owed") {
+		if n := len(e.heard); n != int(d.status().Runs) || len(d.records) != 10_006+1 {
 			t.Errorf("told again, or still to be told: %d runs", n)
 		}
 	})
@@ -231,7 +245,7 @@ func TestFailuresAreTriedAgainAndHoldUpNobody(t *testing.T) {
 		d.check()
 		good.heardOnly(t, "0 expires soon", "2 expired over")
 		d.pass(time.Hour)
-		bad.heardOnly(t, "0 expires soon", "1 expires soon", "3 expired over", "6 expired over", "6 expires soon")
+		bad.heardOnly(t, "0 expires soon", "1 expires soon", "3 expired over", "6 expires soon", "6 expired over")
 		close(hangs.hold)
 		synctest.Wait()
 		hangs.heardOnly(t, "0 expires soon", "62 expired over")
@@ -242,6 +256,31 @@ func TestFailuresAreTriedAgainAndHoldUpNobody(t *testing.T) {
 		}
 		if n := strings.Count(d.log.String(), "a hook has failed"); n != 1 {
 			t.Errorf("said %d times why it fails:\n%s", n, &d.log)
+		}
+	})
+}
+
+// A program may know only some of what it is told, or be told more than it can bear.
+func TestWhatAlwaysFailsKeepsNothingElseFromBeingTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, e := newDesk(t), listen("a")
+		tell := e.Tell
+		e.Tell = func(ctx context.Context, b Batch) *Failure {
+			if _ = tell(ctx, b); b[0].Kind != Stale {
+				return &Failure{"it knows only what is stale", "mend it"}
+			}
+			return nil
+		}
+		d.add("over", -day, false)
+		d.add("soon", 5*day, false)
+		d.add("unread", 365*day, true)
+		d.begin(e.Hook)
+		defer d.end()
+		d.check()
+		d.pass(4 * time.Minute)
+		e.heardOnly(t, "0 expired over", "1 expires soon", "3 stale unread", "3 expired over", "4 expires soon")
+		if s := d.status(); s.State != Failing || s.Runs != 1 || !slices.Equal(s.Pending, []string{"contoso-web.over", "contoso-web.soon"}) {
+			t.Errorf("%+v", s)
 		}
 	})
 }
@@ -327,10 +366,10 @@ func TestWhatChangesWhileAHookIsTold(t *testing.T) {
 
 		e.hold = make(chan struct{})
 		d.check()
-		d.Set(nil, 0)
+		d.Set(nil, rules, 0)
 		close(e.hold)
 		synctest.Wait()
-		if len(d.records) != 1 || d.records[""] == nil {
+		if len(d.records) != 2 || d.records["skey of over"] == nil || d.records["skey of soon"] == nil {
 			t.Errorf("%q", d.records)
 		}
 	})
@@ -354,7 +393,7 @@ func TestSuccessorTellsWhatItsPredecessorCouldNot(t *testing.T) {
 		e.heard, e.hold, e.fails = nil, nil, 1
 		d.pass(time.Minute)
 		for key, c := range d.all { // it knows of fewer reads
-			c.Since, c.LastRead = time.Now(), time.Time{}
+			c.Since, c.LastRead, c.Tried = time.Now(), time.Time{}, time.Now().Add(time.Second)
 			d.all[key] = c
 		}
 		d.begin(e.Hook)
@@ -389,31 +428,150 @@ func TestSuccessorTellsWhatItsPredecessorCouldNot(t *testing.T) {
 		d.end()
 		d.begin()
 		d.end()
-		if len(d.records) != 1 || d.records[""] == nil {
+		if len(d.records) != 2 || d.records["skey of soon"] == nil || d.records["skey of unread"] == nil {
 			t.Errorf("a hook that the settings have no more is still known: %q", d.records)
 		}
 	})
 }
 
-// What a process has left that knew of no hooks is a record of what it has said, and no more.
-func TestRecordOfWhoKnewNoHooks(t *testing.T) {
+// What a process of an earlier version has left is one record of all that it has said, and one for each hook.
+func TestRecordsOfEarlierVersionsAreTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, e := newDesk(t), listen("a")
 		d.add("soon", 5*day, false)
 		d.add("later", 90*day, false)
-		d.records[""] = []byte(`{"key of soon":{"version":"v1","left":604800000000000}}`)
+		d.add("over", -day, false)
+		d.records[""] = []byte(`{"key of soon":{"version":"v1","left":604800000000000},"key of over":{"version":"v1","left":0}}`)
+		d.records["ha"] = []byte(`{"owed":[{"kind":"expired","key":"key of over","name":"contoso-web.over","version":"v1"}],"runs":7,"tried":"1999-12-31T23:00:00Z","succeeded":"1999-12-31T23:00:00Z"}`)
+		e.fails = 1
 		d.begin(e.Hook)
-		defer d.end()
-		if want := (Said{"key of soon": {Version: "v1", Left: 7 * day}}); !reflect.DeepEqual(d.Said(), want) {
+		if want := (Said{"key of soon": {Version: "v1", Left: 7 * day}, "key of over": {Version: "v1"}}); !reflect.DeepEqual(d.Said(), want) {
 			t.Errorf("%+v", d.Said())
 		}
 		d.check()
-		e.heardOnly(t)
-		var said map[string]Saying
-		if err := json.Unmarshal(d.records[""], &said); err != nil || len(said) != 1 || said["key of soon"].Left != 7*day {
-			t.Errorf("%s, %v", d.records[""], err)
+		d.end()
+		e.heardOnly(t, "0 expired over") // in vain
+		d.begin(e.Hook)
+		defer d.end()
+		d.pass(time.Minute)
+		e.heardOnly(t, "0 expired over", "1 expired over")
+		var soon Saying
+		if err := json.Unmarshal(d.records["skey of soon"], &soon); err != nil || len(d.records) != 3 || d.records["skey of over"] == nil || soon.Left != 7*day || d.status().Runs != 8 {
+			t.Errorf("%q, %v, %+v", d.records, err, d.status())
 		}
 	})
+}
+
+// What is kept of thousands of certificates that become stale one by one is written once.
+func TestWhatHasNotChangedIsNotWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, e := newDesk(t), listen("a")
+		e.fails = 1000
+		for i := range 100 {
+			d.add(fmt.Sprint("unread-", i), 365*day, true)
+		}
+		d.begin(e.Hook)
+		d.check()
+		wrote := func(want ...string) {
+			t.Helper()
+			if !slices.Equal(d.put, want) {
+				t.Errorf("wrote %q, want %q", d.put, want)
+			}
+			d.put = nil
+		}
+		d.put = nil
+		d.check()
+		wrote()
+		d.add("late", 365*day, true)
+		d.check()
+		wrote("ha/stale/key of late", "skey of late")
+		d.pass(time.Minute)
+		wrote("ha") // how often it has failed
+
+		// What could not be written is, later.
+		d.full = true
+		d.add("soon", 5*day, false)
+		d.check()
+		wrote()
+		d.full = false
+		d.pass(time.Hour)
+		d.end()
+		e.fails, e.heard = 0, nil
+		d.begin(e.Hook)
+		defer d.end()
+		d.pass(time.Hour)
+		if got := strings.Join(e.heard, "\n"); len(e.heard) != 2 || !strings.HasSuffix(e.heard[0], " expires soon") || strings.Count(got, "unread-") != 100 || !strings.Contains(got, " late ") {
+			t.Errorf("%.200q", e.heard)
+		}
+	})
+}
+
+// A certificate may have been read again by the process before, which writes no record of that alone.
+func TestSuccessorTellsNobodyOfWhatMayHaveBeenReadBeforeItHasTried(t *testing.T) {
+	for _, readable := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			d, e := newDesk(t), listen("a")
+			d.between = time.Minute
+			e.fails = 1000
+			d.add("unread", 365*day, true)
+			d.begin(e.Hook)
+			d.check()
+			d.end()
+			e.heard, e.fails = nil, 0
+			d.pass(time.Hour)
+			c := d.all["key of unread"]
+			c.Since, c.Tried = time.Now(), c.LastRead
+			d.all[c.Key] = c
+			d.begin(e.Hook)
+			defer d.end()
+			d.pass(time.Hour)
+			if s := d.status(); !slices.Equal(s.Pending, []string{"contoso-web.unread"}) {
+				t.Errorf("%+v", s)
+			}
+			e.heardOnly(t)
+			d.add("soon", 5*day, false) // of which all is known
+			d.check()
+			e.heardOnly(t, "120 expires soon")
+			if c.Tried = time.Now(); readable {
+				c.LastRead = time.Now()
+			}
+			d.quiet.Lock()
+			d.all[c.Key] = c
+			d.quiet.Unlock()
+			time.Sleep(10 * time.Minute)
+			synctest.Wait()
+			if readable {
+				e.heardOnly(t, "120 expires soon")
+			} else {
+				e.heardOnly(t, "120 expires soon", "121 stale unread")
+			}
+			if s := d.status(); s.State != Idle || s.Pending != nil {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+// A hook neither rests nor waits for the next try until a clock that was set back is where it was.
+func TestClockThatWasSetBackSilencesNobody(t *testing.T) {
+	for _, history := range []string{`{"runs":1,"tried":"2000-01-01T00:00:00Z","succeeded":"2000-02-01T00:00:00Z"}`, // as synctest begins
+		`{"runs":1,"failures":3,"tried":"2000-02-01T00:00:00Z","succeeded":"2000-02-01T00:00:00Z"}`} {
+		synctest.Test(t, func(t *testing.T) {
+			d, e := newDesk(t), listen("a")
+			d.between = time.Hour
+			e.fails = 1
+			d.add("soon", 5*day, false)
+			d.records["ha"] = []byte(history)
+			d.begin(e.Hook)
+			defer d.end()
+			d.check()
+			e.heardOnly(t, "0 expires soon")
+			d.pass(time.Hour) // a failure now is one of this clock
+			if s := d.status(); len(e.heard) != 2 || s.State != Idle || s.Runs != 2 {
+				t.Errorf("%q, %+v", e.heard, s)
+			}
+		})
+	}
 }
 
 func TestRecordsOfAnotherFormatAreForgotten(t *testing.T) {
@@ -431,6 +589,45 @@ func TestRecordsOfAnotherFormatAreForgotten(t *testing.T) {
 	})
 }
 
+func TestWhatTheRulesDoNotAskForAnyMoreIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, e := newDesk(t), listen("a")
+		e.fails = 1000
+		d.add("soon", 5*day, false)
+		d.add("sooner", day/2, false)
+		d.add("over", -day, false)
+		d.add("unread", 365*day, true)
+		d.add("unread-longer", 365*day, true)
+		longer := d.all["key of unread-longer"]
+		longer.LastRead = longer.LastRead.Add(-2 * time.Hour)
+		d.all[longer.Key] = longer
+		d.begin(e.Hook)
+		defer d.end()
+		d.check()
+		pending := func(r Rules, want ...string) {
+			t.Helper()
+			d.Set([]Hook{e.Hook}, r, 0)
+			synctest.Wait()
+			for i, name := range want {
+				want[i] = "contoso-web." + name
+			}
+			if s := d.status(); !slices.Equal(s.Pending, want) {
+				t.Errorf("%q are still to be told, want %q", s.Pending, want)
+			}
+		}
+		pending(rules, "over", "soon", "sooner", "unread", "unread-longer")
+		pending(Rules{Expiry: []time.Duration{day}, Stale: rules.Stale}, "over", "sooner", "unread", "unread-longer")
+		pending(Rules{Expiry: []time.Duration{day}, Stale: 25 * time.Hour}, "over", "sooner", "unread-longer")
+		pending(Rules{Expiry: []time.Duration{day}}, "over", "sooner")
+		pending(Rules{}, "over")
+		e.heard, e.fails = nil, 0
+		d.pass(time.Hour)
+		if len(e.heard) != 1 || !strings.HasSuffix(e.heard[0], " expired over") {
+			t.Errorf("%q", e.heard)
+		}
+	})
+}
+
 func TestMendedHookIsToldWhatTheBrokenOneWasNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, broken, other, mended := newDesk(t), listen("broken"), listen("other"), listen("mended")
@@ -439,20 +636,72 @@ func TestMendedHookIsToldWhatTheBrokenOneWasNot(t *testing.T) {
 		d.begin(broken.Hook, other.Hook)
 		defer d.end()
 		d.check()
-		d.Set([]Hook{other.Hook, mended.Hook}, 0)
+		d.Set([]Hook{other.Hook, mended.Hook}, rules, 0)
 		synctest.Wait()
 		mended.heardOnly(t, "0 expires soon")
 		other.heardOnly(t, "0 expires soon")
 		d.pass(time.Hour)
 		broken.heardOnly(t, "0 expires soon")
 		later := listen("later")
-		d.Set([]Hook{other.Hook, mended.Hook, later.Hook}, 0)
+		d.Set([]Hook{other.Hook, mended.Hook, later.Hook}, rules, 0)
 		synctest.Wait()
 		later.heardOnly(t) // what was said before it came is not for it
 		if _, ok := d.records["hbroken"]; ok || len(d.Report()) != 3 {
 			t.Errorf("%q, %+v", slices.Collect(maps.Keys(d.records)), d.Report())
 		}
 	})
+}
+
+// A hook in whose place another one comes is ended, and the other one waits for that: as with another name or time for the same
+// command, which is not to run beside itself.
+func TestHookThatTakesOverWaitsUntilTheOtherOneHasEnded(t *testing.T) {
+	for _, done := range []bool{true, false} { // in spite of that, or not
+		synctest.Test(t, func(t *testing.T) {
+			d, former, next, last := newDesk(t), listen("former"), listen("next"), listen("last")
+			other := listen("other")
+			other.hold = make(chan struct{})
+			end, ending := make(chan struct{}), false
+			former.Tell = func(ctx context.Context, b Batch) *Failure {
+				<-ctx.Done()
+				ending = true
+				if <-end; done {
+					return nil
+				}
+				return &Failure{"it was killed", "none"}
+			}
+			d.add("over", -day, false)
+			d.add("soon", 5*day, false)
+			d.begin(former.Hook, other.Hook)
+			defer d.end()
+			d.check()
+			d.Set([]Hook{next.Hook, other.Hook}, rules, 0)
+			d.pass(time.Minute)
+			if !ending {
+				t.Error("what the settings have no more goes on")
+			}
+			d.Set([]Hook{last.Hook, other.Hook}, rules, 0) // before it has ended
+			d.pass(time.Minute)
+			next.heardOnly(t)
+			last.heardOnly(t)
+			if s := d.status(); !slices.Equal(s.Pending, []string{"contoso-web.over", "contoso-web.soon"}) || s.Runs != 0 || s.State != Waiting {
+				t.Errorf("%+v", s)
+			}
+			close(end)
+			synctest.Wait()
+			if next.heardOnly(t); done {
+				last.heardOnly(t, "2 expires soon")
+			} else {
+				last.heardOnly(t, "2 expired over", "2 expires soon")
+			}
+			other.heardOnly(t, "0 expired over") // which goes on
+			close(other.hold)
+			synctest.Wait()
+			other.heardOnly(t, "0 expired over", "2 expires soon")
+			if s := d.status(); s.State != Idle || s.Failures != 0 || len(d.records) != 2+2 {
+				t.Errorf("%+v, %q", s, d.records)
+			}
+		})
+	}
 }
 
 func TestWithoutHooksNothingIsKeptButWhatWasSaid(t *testing.T) {
@@ -462,7 +711,7 @@ func TestWithoutHooksNothingIsKeptButWhatWasSaid(t *testing.T) {
 		d.begin()
 		defer d.end()
 		d.check()
-		if len(d.records) != 1 || d.records[""] == nil || d.Report() != nil {
+		if len(d.records) != 1 || d.records["skey of soon"] == nil || d.Report() != nil {
 			t.Errorf("%q, %+v", d.records, d.Report())
 		}
 	})

@@ -295,20 +295,21 @@ func isUser(name string) bool {
 // hookStatus is what has become of the hooks, and of what is told of alerts.
 func (d *daemon) hookStatus() (all []status.Hook) {
 	for _, h := range d.hooks.Report() {
-		s := status.Hook{Action: h.Action.String(), State: string(h.State), Pending: h.Pending, LastRun: status.Time(h.LastRun), LastSuccess: status.Time(h.LastSuccess),
-			Runs: h.Runs, Failures: h.Failures, NextTry: status.Time(h.Next), Note: h.Note}
-		if h.Err != nil {
-			s.Error = &status.Error{Kind: "hook", Fact: h.Err.Fact, Hint: h.Err.Hint}
-		}
-		all = append(all, s)
+		all = append(all, statusOfHook("", h.Action.String(), h))
 	}
 	for _, h := range d.told.Report() {
-		s := status.Hook{On: status.OnAlert, Action: h.Name, State: string(h.State), Pending: h.Pending, LastRun: status.Time(h.LastRun),
-			LastSuccess: status.Time(h.LastSuccess), Runs: h.Runs, Failures: h.Failures, NextTry: status.Time(h.Next)}
-		if h.Err != nil {
-			s.Error = &status.Error{Kind: "hook", Fact: h.Err.Fact, Hint: h.Err.Hint}
-		}
-		all = append(all, s)
+		all = append(all, statusOfHook(status.OnAlert, h.Name, hook.Status{State: hook.State(h.State), Pending: h.Pending, LastRun: h.LastRun, LastSuccess: h.LastSuccess,
+			Runs: h.Runs, Failures: h.Failures, Next: h.Next, Err: (*hook.Error)(h.Err)}))
 	}
 	return all
+}
+
+// statusOfHook is what people and programs see of a hook, for what it is done and what it is called.
+func statusOfHook(on, action string, h hook.Status) status.Hook {
+	s := status.Hook{On: on, Action: action, State: string(h.State), Pending: h.Pending, LastRun: status.Time(h.LastRun), LastSuccess: status.Time(h.LastSuccess),
+		Runs: h.Runs, Failures: h.Failures, NextTry: status.Time(h.Next), Note: h.Note}
+	if h.Err != nil {
+		s.Error = &status.Error{Kind: "hook", Fact: h.Err.Fact, Hint: h.Err.Hint}
+	}
+	return s
 }

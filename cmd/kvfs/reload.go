@@ -246,7 +246,7 @@ func (d *daemon) set(w wanted) {
 		d.log.Error("a successor would go by the former settings", "err", err)
 	}
 	d.audit.set(w)
-	d.told.Set(d.alertHooks(w), alertRest(w))
+	d.told.Set(d.alertHooks(w), rules(w), alertRest(w))
 	d.mu.Lock()
 	d.now = w
 	d.mu.Unlock()
