@@ -23,6 +23,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "hold" {
 		os.Exit(hold(os.Args[2]))
 	}
+	if len(os.Args) > 3 && os.Args[1] == "run" {
+		fmt.Fprintln(os.Stderr, Become(os.Args[2], os.Args[3:]))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 
@@ -67,7 +71,7 @@ func TestProgramThatCannotBeKilledIsLeftAndNotRunBeside(t *testing.T) {
 	stuck := Program{Argv: []string{"/bin/sh", "-c", `test -e "$0.free" && exit; echo $$ > "$0"; exec sleep 1000`, file}}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- r.programs.Run(overdue{ctx}, stuck) }()
+	go func() { ended <- r.opts.Programs.Run(overdue{ctx}, stuck) }()
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -99,10 +103,10 @@ func TestProgramThatCannotBeKilledIsLeftAndNotRunBeside(t *testing.T) {
 	}
 	within, over := context.WithTimeout(t.Context(), 10*time.Second) // or it would wait for a reader
 	defer over()
-	if err := r.programs.Run(within, stuck); !refused(err) {
+	if err := r.opts.Programs.Run(within, stuck); !refused(err) {
 		t.Error("it is run beside the one that is there:", err)
 	}
-	if err := r.programs.Run(t.Context(), Program{Argv: []string{"/bin/true"}}); err != nil {
+	if err := r.opts.Programs.Run(t.Context(), Program{Argv: []string{"/bin/true"}}); err != nil {
 		t.Error("another one:", err)
 	}
 	if n, err := strconv.Atoi(pid); err != nil || unix.Kill(n, 0) != nil {
@@ -117,7 +121,7 @@ func TestProgramThatCannotBeKilledIsLeftAndNotRunBeside(t *testing.T) {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		if err = r.programs.Run(t.Context(), stuck); err == nil || time.Now().After(end) {
+		if err = r.opts.Programs.Run(t.Context(), stuck); err == nil || time.Now().After(end) {
 			break
 		}
 	}
@@ -130,13 +134,13 @@ func TestProgramIsGivenItsInput(t *testing.T) {
 	r, _ := scribe()
 	input := []byte(strings.Repeat("0123456789abcdef", 64<<10))
 	file := filepath.Join(t.TempDir(), "input")
-	if err := r.programs.Run(t.Context(), Program{Argv: []string{"/bin/sh", "-c", `cat > "$0"`, file}, Input: input}); err != nil {
+	if err := r.opts.Programs.Run(t.Context(), Program{Argv: []string{"/bin/sh", "-c", `cat > "$0"`, file}, Input: input}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(file); err != nil || string(got) != string(input) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	if err := r.programs.Run(t.Context(), Program{Argv: []string{"/bin/true"}, Input: input}); err != nil {
+	if err := r.opts.Programs.Run(t.Context(), Program{Argv: []string{"/bin/true"}, Input: input}); err != nil {
 		t.Error("one that does not read it:", err)
 	}
 }
