@@ -40,9 +40,21 @@ func hear(ctx context.Context, pipe *os.File) (v verdict) {
 	stop := context.AfterFunc(ctx, func() { _ = pipe.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	text, err := io.ReadAll(pipe)
+	if v.decided = err == nil; !v.decided {
+		// With its time over the pipe gives nothing away any more: what has come by now is asked for once, without waiting.
+		if conn, err := pipe.SyscallConn(); err == nil {
+			_ = conn.Control(func(fd uintptr) {
+				more := make([]byte, 16)
+				if n, err := unix.Read(int(fd), more); err == nil {
+					text, v.decided = append(text, more[:n]...), n == 0
+				}
+			})
+		}
+	}
 	rest, begun := strings.CutPrefix(string(text), begins)
 	errno, _ := strconv.Atoi(rest) // "" is 0
-	return verdict{begun: begun, errno: syscall.Errno(errno), decided: err == nil}
+	v.begun, v.errno = begun, syscall.Errno(errno)
+	return v
 }
 
 // Become makes this process, which Programs have started for that, another program: the one at argv[0], run by as, which

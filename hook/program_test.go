@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -127,6 +129,85 @@ func TestProgramThatCannotBeKilledIsLeftAndNotRunBeside(t *testing.T) {
 	}
 	if err != nil {
 		t.Error("it has ended, and is not run again:", err)
+	}
+}
+
+// The same may have been run several times side by side. It is not run again before all have ended.
+func TestProgramIsNotRunBesideAnyThatIsLeft(t *testing.T) {
+	p := NewPrograms(slog.New(slog.DiscardHandler))
+	var cmds []*exec.Cmd
+	var said []*Error
+	for i := range 2 {
+		cmd := exec.Command("/bin/sleep", "1000")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		e := failed("", "process %d", cmd.Process.Pid)
+		p.leave("key", e, cmd, watch(cmd.Process.Pid))
+		cmds, said = append(cmds, cmd), append(said, e)
+		if err := p.stuck("key"); err == nil {
+			t.Error("nothing is known of", i)
+		}
+	}
+	is := func(want error) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); p.stuck("key") != want; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("it says %v, want %v", p.stuck("key"), want)
+			}
+		}
+	}
+	for i, after := range []error{said[0], nil} { // the second ends first
+		if err := cmds[1-i].Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		is(after)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.left) > 0 {
+		t.Error("it is not forgotten:", p.left)
+	}
+}
+
+// A file that cannot be opened yet, as on a server of files that is away, holds up the one process that is to become it, and
+// nobody else: while Go starts a process itself, no memory can be collected.
+func TestProgramOnAFileSystemThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	r, _ := scribe()
+	path := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	// Whoever opens it waits until it is let go, and SIGIO tells of that.
+	opened := make(chan os.Signal, 1)
+	signal.Notify(opened, unix.SIGIO)
+	defer signal.Stop(opened)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // a process that was just forked may have it open
+		if _, err = unix.FcntlInt(file.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err == nil || time.Now().After(end) {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.opts.Programs.Run(overdue{ctx}, Program{Argv: []string{path}}) }()
+	<-opened
+	runtime.GC()
+	if err := r.opts.Programs.Run(t.Context(), Program{Argv: []string{"/bin/true"}}); err != nil {
+		t.Error("another one:", err)
+	}
+	cancel()
+	var e *Error
+	if err := <-ended; !errors.As(err, &e) || e.Fact != path+" cannot be started: its file system has not answered in time" || e.Hint == "" {
+		t.Error(err)
 	}
 }
 
