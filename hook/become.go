@@ -35,7 +35,8 @@ type verdict struct {
 // waits tells that execve has neither succeeded nor failed.
 func (v verdict) waits() bool { return v.begun && !v.decided && v.errno == 0 }
 
-// hear reads a verdict, of which there is a part if ctx ends before. No thread waits.
+// hear reads a verdict, of which there is a part if ctx ends before. It waits as Go waits for a network: nothing of this
+// process is held up.
 func hear(ctx context.Context, pipe *os.File) (v verdict) {
 	stop := context.AfterFunc(ctx, func() { _ = pipe.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
