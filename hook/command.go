@@ -12,7 +12,7 @@ const maxValue = 64 << 10
 func (r *Runner) command(ctx context.Context, a Action, changes []Change) (done []Change, err error) {
 	for len(changes) > 0 {
 		n, env := environment(changes)
-		if err := r.programs.Run(ctx, a.program(a.Command, env)); err != nil {
+		if err := r.opts.Programs.Run(ctx, a.program(a.Command, env)); err != nil {
 			return done, err
 		}
 		done, changes = append(done, changes[:n]...), changes[n:]
@@ -42,7 +42,7 @@ func (r *Runner) check(ctx context.Context, a Action) error {
 	if len(a.Check) == 0 {
 		return nil
 	}
-	if err := r.programs.Run(ctx, a.program(a.Check, nil)); err != nil {
+	if err := r.opts.Programs.Run(ctx, a.program(a.Check, nil)); err != nil {
 		e := Explained(err)
 		return failed(e.Hint, "the check before it has failed: %s", e.Fact)
 	}

@@ -23,7 +23,8 @@ import (
 // scribe is a Runner for its actions alone, and what it logs.
 func scribe() (*Runner, *bytes.Buffer) {
 	var log bytes.Buffer
-	return New(Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}), &log
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	return New(Options{Logger: logger, Programs: NewPrograms(logger, "/proc/self/exe", "run")}), &log
 }
 
 func sh(script string) Action { return Action{Command: []string{"/bin/sh", "-c", script}} }
@@ -106,7 +107,7 @@ func TestCommandThatFails(t *testing.T) {
 		"killed":             {sh("kill -9 $$"), "/bin/sh: signal: killed"},
 		"no such user":       {Action{Command: []string{"/bin/true"}, User: "nobody-has-this-name"}, "the user of a hook: user: unknown user nobody-has-this-name"},
 		"check":              {Action{Check: []string{"/bin/sh", "-c", "echo broken; exit 1"}}, `the check before it has failed: /bin/sh: exit status 1: "broken"`},
-		"a check that lasts": {Action{Check: []string{"/bin/sleep", "100"}, Timeout: time.Millisecond}, "the check before it has failed: /bin/sleep has not ended in time, and was killed"},
+		"a check that lasts": {Action{Check: []string{"/bin/sleep", "100"}, Timeout: 2 * time.Second}, "the check before it has failed: /bin/sleep has not ended in time, and was killed"},
 	} {
 		r, _ := scribe()
 		f := flight{actions: []Action{tt.action}, jobs: []*job{{}}, changes: [][]Change{slices.Clone(renewals)}}
@@ -127,7 +128,7 @@ func TestTimeoutEndsTheWholeGroup(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- r.programs.Run(ctx, Program{Argv: []string{"/bin/sh", "-c", `trap '' TERM; sleep 1000 & echo $$ $! > "$0"; while :; do sleep 1000; done`, file}})
+		ended <- r.opts.Programs.Run(ctx, Program{Argv: []string{"/bin/sh", "-c", `trap '' TERM; sleep 1000 & echo $$ $! > "$0"; while :; do sleep 1000; done`, file}})
 	}()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -157,7 +158,7 @@ func alive(pid int) bool {
 func TestOutputLeftToSomebodyDoesNotHang(t *testing.T) {
 	r, log := scribe()
 	file := filepath.Join(t.TempDir(), "pid")
-	if err := r.programs.Run(t.Context(), Program{Argv: []string{"/bin/sh", "-c", `echo begun; sleep 1000 & echo $! > "$0"`, file}}); err != nil {
+	if err := r.opts.Programs.Run(t.Context(), Program{Argv: []string{"/bin/sh", "-c", `echo begun; sleep 1000 & echo $! > "$0"`, file}}); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(file)
@@ -177,7 +178,7 @@ func TestOutputLeftToSomebodyDoesNotHang(t *testing.T) {
 
 func TestOutputIsLoggedByLinesAndBounded(t *testing.T) {
 	r, log := scribe()
-	if err := r.programs.Run(t.Context(), Program{Argv: []string{"/bin/sh", "-c", `
+	if err := r.opts.Programs.Run(t.Context(), Program{Argv: []string{"/bin/sh", "-c", `
 		printf 'one\n\ntwo'; printf ' goes on\n\033[31mred\n'
 		head -c 100000 /dev/zero | tr '\0' x; echo
 		i=0; while [ $i -lt 200 ]; do echo "line $i"; i=$((i+1)); done; printf end`}}); err != nil {

@@ -14,6 +14,7 @@
 //   - A version is entered as done when the action has succeeded, and not before: at least once, also when the
 //     process dies at any instruction. Twice is possible.
 //   - The first version that is seen of a certificate is no change. Nobody can have loaded another one from here.
+//   - A file system that does not answer holds up the process that is to become a program of it, and never this one.
 //   - All that has changed when an action begins is one run of it. What changes meanwhile is the next one.
 //
 // # Limitations

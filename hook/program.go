@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"os/user"
@@ -45,72 +46,82 @@ type Program struct {
 
 // Programs runs programs. Its methods may be called from any goroutine.
 type Programs struct {
-	log *slog.Logger
+	log  *slog.Logger
+	self []string
 
 	mu sync.Mutex
-	// left are the processes that could not be killed, by what they run. They are not waited for, since nothing else
-	// is to wait for them, and the same is not run beside them.
-	left map[string]int
+	// left are the processes that could not be killed, by what they run and by their numbers, with what is said of them.
+	// They are not waited for, since nothing else is to wait for them, and the same is not run beside them.
+	left map[string]map[int]*Error
 }
 
-// NewPrograms logs what they say.
-func NewPrograms(log *slog.Logger) *Programs {
-	return &Programs{log: log, left: map[string]int{}}
+// NewPrograms logs what they say. A process of this program that is started with self, and two or more arguments behind
+// it, is to call Become with the first and the rest.
+func NewPrograms(log *slog.Logger, self ...string) *Programs {
+	return &Programs{log: log, self: self, left: map[string]map[int]*Error{}}
 }
 
 // Run runs a program to its end, and is nil if that was a good one. When ctx ends, its whole process group does. The
 // error is an *Error, or that of ctx if it was cancelled.
 func (p *Programs) Run(ctx context.Context, of Program) error {
 	key := fmt.Sprintf("%q %q", of.User, of.Argv)
-	p.mu.Lock()
-	pid, there := p.left[key]
-	p.mu.Unlock()
-	if there {
-		return unkillable(of, pid)
+	if err := p.stuck(key); err != nil {
+		return err
 	}
 	as, err := userOf(of.User)
 	if err != nil {
 		return err
 	}
+	verdicts, tell, err := os.Pipe()
+	if err != nil {
+		return unstarted(of, err)
+	}
+	defer verdicts.Close()
 	out := &lines{log: p.log.With("hook", of.Name)}
-	cmd := exec.Command(of.Argv[0], of.Argv[1:]...)
+	cmd := exec.Command(p.self[0], slices.Concat(p.self[1:], []string{as.credential.String()}, of.Argv)...)
 	cmd.Dir, cmd.Env = "/", slices.Concat([]string{searchPath}, as.env, of.Env)
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = out, out, []*os.File{tell}
 	if of.Input != nil {
 		cmd.Stdin = bytes.NewReader(of.Input)
 	}
 	cmd.WaitDelay = grace // for who has left somebody behind with its output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: as.credential, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 
 	// The kernel means the end of the thread by the death of the parent. Who goes on after this process does it
 	// again, and not beside this one.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := cmd.Start(); err != nil {
-		var path *os.PathError
-		if errors.As(err, &path) {
-			err = path.Err
-		}
-		return failed("give the absolute path of a program that the user may execute", "%s cannot be started: %v", of.Argv[0], err)
+	err = cmd.Start()
+	tell.Close()
+	if err != nil {
+		return unstarted(of, err)
 	}
+	v := hear(ctx, verdicts)
 	gone := watch(cmd.Process.Pid)
 	ended := await(ctx, cmd.Process.Pid, gone)
 	select {
 	case <-gone:
 	default:
-		p.leave(key, cmd, gone)
+		said := unkillable(of, v, cmd.Process.Pid)
+		p.leave(key, said, cmd, gone)
 		if ctx.Err() == context.DeadlineExceeded {
-			return unkillable(of, cmd.Process.Pid)
+			return said
 		}
 		return ctx.Err()
 	}
 	err = cmd.Wait()
 	out.end()
 	switch {
+	case v.errno != 0:
+		return failed("give the absolute path of a program that the user may execute", "%s cannot be started: %v", of.Argv[0], v.errno)
+	case !ended && ctx.Err() == context.DeadlineExceeded && v.waits():
+		return failed("see with: ls -l "+of.Argv[0]+"; what it lies on is a server of files, or a device, that is away", "%s cannot be started: its file system has not answered in time", of.Argv[0])
 	case !ended && ctx.Err() == context.DeadlineExceeded:
 		return failed("let it end sooner, or give it more with timeoutInS", "%s has not ended in time, and was killed%s", of.Argv[0], out.last())
 	case !ended:
 		return ctx.Err()
+	case !v.begun:
+		return unstarted(of, fmt.Errorf("the process that was to become it has ended (%v)%s", cmd.ProcessState, out.last()))
 	case err == nil, errors.Is(err, exec.ErrWaitDelay):
 		return nil
 	}
@@ -126,9 +137,28 @@ func (p *Programs) RunCommand(ctx context.Context, a Action, env []string, input
 	return p.Run(within, program)
 }
 
-func unkillable(of Program, pid int) *Error {
-	return failed(fmt.Sprintf("see /proc/%d/stack for what it waits for; it is not run again while that lasts", pid),
-		"%s has not ended in time, and cannot be killed: process %d waits in the kernel", of.Argv[0], pid)
+// unstarted is for what keeps this process from starting any program.
+func unstarted(of Program, err error) *Error {
+	return failed("see how many processes and open files kvfs may have, and the log of kvfs", "%s cannot be started: %v", of.Argv[0], err)
+}
+
+func unkillable(of Program, v verdict, pid int) *Error {
+	hint := fmt.Sprintf("see /proc/%d/stack for what it waits for; it is not run again while that lasts", pid)
+	if v.waits() {
+		return failed(hint, "%s cannot be started: its file system has not answered in time, and process %d, which waits for that, cannot be killed", of.Argv[0], pid)
+	}
+	return failed(hint, "%s has not ended in time, and cannot be killed: process %d waits in the kernel", of.Argv[0], pid)
+}
+
+// stuck is an error if the same was left behind before, and is still there.
+func (p *Programs) stuck(key string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pids := slices.Sorted(maps.Keys(p.left[key]))
+	if len(pids) == 0 {
+		return nil
+	}
+	return p.left[key][pids[0]]
 }
 
 // watch closes what it returns when a child has ended, whose number stays its own until it is reaped.
@@ -145,17 +175,23 @@ func watch(pid int) <-chan struct{} {
 	return gone
 }
 
-// leave lets a child be that cannot be killed. It is reaped when it has ended after all.
-func (p *Programs) leave(key string, cmd *exec.Cmd, gone <-chan struct{}) {
+// leave lets a child be that cannot be killed, of which that is said. It is reaped when it has ended after all.
+func (p *Programs) leave(key string, said *Error, cmd *exec.Cmd, gone <-chan struct{}) {
+	pid := cmd.Process.Pid
 	p.mu.Lock()
-	p.left[key] = cmd.Process.Pid
+	if p.left[key] == nil { // several may have been run side by side
+		p.left[key] = map[int]*Error{}
+	}
+	p.left[key][pid] = said
 	p.mu.Unlock()
 	go func() {
 		<-gone
 		_ = cmd.Wait()
 		p.mu.Lock()
-		delete(p.left, key)
-		p.mu.Unlock()
+		defer p.mu.Unlock()
+		if delete(p.left[key], pid); len(p.left[key]) == 0 {
+			delete(p.left, key)
+		}
 	}()
 }
 
@@ -182,7 +218,7 @@ func await(ctx context.Context, pid int, gone <-chan struct{}) (ended bool) {
 
 // identity is who a command is run by.
 type identity struct {
-	credential *syscall.Credential // nil: as this process
+	credential *credential // nil: as this process
 	env        []string
 }
 
@@ -216,13 +252,13 @@ func userOf(name string) (id identity, err error) {
 	if err != nil {
 		return id, failed(hint, "the groups of user %s: %v", name, err)
 	}
-	id.credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	id.credential = &credential{uid: int(uid), gid: int(gid)}
 	for _, g := range groups {
 		n, err := strconv.ParseUint(g, 10, 32)
 		if err != nil {
 			return id, err
 		}
-		id.credential.Groups = append(id.credential.Groups, uint32(n))
+		id.credential.groups = append(id.credential.groups, int(n))
 	}
 	return id, nil
 }

@@ -37,6 +37,8 @@ type Options struct {
 	// Records outlive this process; nil: what is pending is lost with it.
 	Records Records
 	Logger  *slog.Logger // default: nothing is logged
+	// Programs run the commands of actions, and perhaps others; nil: there are no commands.
+	Programs *Programs
 	// Seed names this machine, for the splay.
 	Seed string
 	// Spared are processes that are sent no signal, beside this one; nil: none are.
@@ -61,10 +63,9 @@ const (
 
 // Runner does actions. Run does all of it; Look and Report may be called from any goroutine.
 type Runner struct {
-	opts     Options
-	log      *slog.Logger
-	programs *Programs
-	news     chan struct{} // has a value when Look has looked
+	opts Options
+	log  *slog.Logger
+	news chan struct{} // has a value when Look has looked
 
 	looking sync.Mutex // held by Look, so that what it has seen first it takes in first
 
@@ -117,7 +118,7 @@ func New(opts Options) *Runner {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{opts: opts, log: opts.Logger, programs: NewPrograms(opts.Logger), news: make(chan struct{}, 1), certs: map[string]*certificate{}, jobs: map[string]*job{}}
+	r := &Runner{opts: opts, log: opts.Logger, news: make(chan struct{}, 1), certs: map[string]*certificate{}, jobs: map[string]*job{}}
 	if r.opts.Spared == nil {
 		r.opts.Spared = func() []int { return nil }
 	}

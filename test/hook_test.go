@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"kvfs/config"
 	"kvfs/emulator"
 	"kvfs/status"
@@ -186,6 +188,62 @@ func TestHooksThatFailHarmNothing(t *testing.T) {
 	if r := s.report(); len(r.Hooks) != 1 || r.Hooks[0].State != "idle" || r.Hooks[0].Runs != 1 {
 		t.Errorf("%+v", r.Hooks)
 	}
+}
+
+// Commands that lie where nothing answers wait in the kernel before they have begun. The server does not wait with them: it
+// answers, does everything else, says what is wrong, and is never replaced.
+func TestCommandOnAFileSystemThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	s, out := newSiteToRenew(t, emulator.Profile{Name: "www"}, emulator.Profile{Name: "old", Validity: -time.Hour})
+	away := mountMemory(t, filepath.Join(s.dir, "away"), "1m")
+	if err := unix.Mount("", away, "", unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil { // programs may be run there
+		t.Fatal(err)
+	}
+	commands := map[string]map[string]any{}
+	for _, name := range []string{"change", "alert"} {
+		program := filepath.Join(away, name)
+		if err := os.WriteFile(program, []byte("#!/bin/sh\necho "+name+" >> "+out+".away\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		commands[name] = map[string]any{"command": []string{program}, "timeoutInS": 1}
+	}
+	listener, heardOf := s.listener("listener")
+	s.configure(func(d document) {
+		d.onChange(commands["change"], recordRenewals(out))
+		d.onAlert(commands["alert"], listener)
+	})
+	release := holdOpens(t, away)
+	defer release() // who waits does not end
+	s.mount()
+	server := s.report().Processes.Server
+	version := s.rotate("www")
+	s.until("the other commands are run", func() bool { return slices.ContainsFunc(lines(out), renewedTo(version)) && heardOf("expired") != nil })
+	for name := range commands {
+		failed := func() bool { return s.hook(filepath.Join(away, name)).Failures >= 2 }
+		s.until(name+" has failed twice", failed)
+		if h := s.hook(filepath.Join(away, name)); h.Error == nil || !strings.Contains(h.Error.Fact, "cannot be started: its file system has not answered in time") || h.Error.Hint == "" || len(h.Pending) == 0 {
+			t.Errorf("%s: %+v, %+v", name, h, h.Error)
+		}
+	}
+	again := s.rotate("www")
+	if got := s.leads("contoso-web.www"); got != again {
+		t.Errorf("the link leads to %s", got)
+	}
+	if _, err := os.ReadFile(s.path("contoso-web.www")); err != nil {
+		t.Error(err)
+	}
+	if now := s.report().Processes.Server; now != server {
+		t.Errorf("process %d was replaced by %d", server, now)
+	}
+	if got := lines(out + ".away"); len(got) > 0 {
+		t.Fatalf("%q: it does not hang", got)
+	}
+	release()
+	s.until("they are run", func() bool {
+		got := lines(out + ".away")
+		return slices.Contains(got, "change") && slices.Contains(got, "alert") && s.report().State == status.Ready
+	})
 }
 
 // killDuring kills the server while a hook runs, which has written the number of its process to a file, and returns when its

@@ -127,7 +127,7 @@ func newDaemon(a *app, o origin, k *kept, now wanted) (*daemon, error) {
 	d.shown.Store(k.serving != nil)
 	d.issuer.Logger = d.log
 	d.logIgnored(now.cfg)
-	d.programs, d.told = hook.NewPrograms(d.log), d.newAlerts()
+	d.programs, d.told = hook.NewPrograms(d.log, "/proc/self/exe", "run", "--"), d.newAlerts()
 	d.set(now)
 	d.hooks = d.newHooks()
 	d.syncer = kvsync.New(kvsync.Options{Publisher: publisher{d.fs, d.disks, d.audit, d.hear}, Logger: d.log, Image: d.image, Blob: d.fs.Blob, Visible: d.fs.Snapshot, LastGood: d.good.of, Seed: machineSeed(), Published: d.lookAtHooks}, d.settings(d.now, union(d.fs.Mounts(), stores)))

@@ -2,13 +2,18 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"os/user"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
 
 	"kvfs/alert"
 	"kvfs/config"
@@ -49,8 +54,26 @@ func (r hookRecords) Put(changes map[string][]byte) error {
 }
 
 func (d *daemon) newHooks() *hook.Runner {
-	return hook.New(hook.Options{Serving: d.hooked, Paths: d.pathsOf, Content: d.combined, Records: hookRecords{d.image, keyHook}, Logger: d.log, Seed: machineSeed(),
+	return hook.New(hook.Options{Serving: d.hooked, Paths: d.pathsOf, Content: d.combined, Records: hookRecords{d.image, keyHook}, Logger: d.log, Programs: d.programs, Seed: machineSeed(),
 		Spared: func() []int { return []int{d.client.Keeper(), d.fs.Stats().Publisher, d.audit.process()} }})
+}
+
+func (a *app) runCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "run USER PROGRAM [ARGUMENT...]",
+		Short: "become the program of a hook (started by a server)",
+		Long: `The process of a hook before it is that of its program: the server itself is not to wait
+for the file system that the program lies on. The user is a list of numbers, or empty.`,
+		Hidden: true,
+		Args:   takes(2, math.MaxInt, "a user and a program"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			err := hook.Become(args[0], args[1:])
+			if errno := syscall.Errno(0); errors.As(err, &errno) {
+				return &failure{code: exitFailed, kind: "failed", fact: err.Error(), said: true} // the server says it
+			}
+			return fail(exitUsage, "usage", "this command is for a server to start", "%v", err)
+		},
+	}
 }
 
 // lookAtHooks is called after each publication.

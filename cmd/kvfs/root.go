@@ -82,7 +82,7 @@ Exit codes:
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand(root))
 	for _, c := range []func() *cobra.Command{a.demoCommand, a.mountCommand, a.umountCommand, a.statusCommand, a.refreshCommand, a.waitCommand,
-		a.checkCommand, a.accessCommand, a.inspectCommand, a.emulatorCommand, a.versionCommand, a.serverCommand, a.publisherCommand, a.auditorCommand, a.mounterCommand, a.unmounterCommand, a.lastGaspCommand} {
+		a.checkCommand, a.accessCommand, a.inspectCommand, a.emulatorCommand, a.versionCommand, a.serverCommand, a.publisherCommand, a.auditorCommand, a.mounterCommand, a.unmounterCommand, a.lastGaspCommand, a.runCommand} {
 		root.AddCommand(c())
 	}
 	root.InitDefaultCompletionCmd()
