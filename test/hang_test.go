@@ -53,10 +53,15 @@ type remoteNode struct {
 }
 
 var (
-	_ fusefs.NodeLookuper  = remoteNode{}
-	_ fusefs.NodeGetattrer = remoteNode{}
-	_ fusefs.NodeOpener    = remoteNode{}
+	_ fusefs.NodeLookuper    = remoteNode{}
+	_ fusefs.NodeGetattrer   = remoteNode{}
+	_ fusefs.NodeOpener      = remoteNode{}
+	_ fusefs.NodeWrapChilder = remoteNode{}
 )
+
+func (n remoteNode) WrapChild(_ context.Context, child fusefs.InodeEmbedder) fusefs.InodeEmbedder {
+	return remoteNode{child.(*fusefs.LoopbackNode), n.remote}
+}
 
 func (n remoteNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fusefs.Inode, syscall.Errno) {
 	n.remote.wait()
@@ -86,9 +91,7 @@ func mountRemote(t *testing.T, at, of string) *remote {
 		t.Fatal(err)
 	}
 	r := &remote{}
-	root := &fusefs.LoopbackRoot{Path: of, Dev: st.Dev, NewNode: func(root *fusefs.LoopbackRoot, _ *fusefs.Inode, _ string, _ *syscall.Stat_t) fusefs.InodeEmbedder {
-		return remoteNode{&fusefs.LoopbackNode{RootData: root}, r}
-	}}
+	root := &fusefs.LoopbackRoot{Path: of, Dev: st.Dev}
 	node := remoteNode{&fusefs.LoopbackNode{RootData: root}, r}
 	root.RootNode = node
 	var never time.Duration
