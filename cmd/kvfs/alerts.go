@@ -41,6 +41,7 @@ func (d *daemon) alerts(ctx context.Context) {
 			d.told.Add(after, notices)
 		}
 		d.told.Look()
+		d.spent.signal()
 		look := time.NewTimer(untilLook(now, next))
 		select {
 		case <-look.C:

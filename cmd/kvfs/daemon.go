@@ -74,7 +74,7 @@ type daemon struct {
 	announced atomic.Bool
 	// progress is made when stores are visible and when something was published.
 	progress broadcast
-	// spent is memory for a report, or a publication, of which next to nothing is needed any more.
+	// spent is memory for a report, a publication, or a look at what to warn of, of which next to nothing is needed any more.
 	spent broadcast
 	// news come when something was published, or other settings are in force.
 	news chan struct{}
