@@ -171,11 +171,11 @@ func TestCacheForgetsWhatIsNotShown(t *testing.T) {
 // until the vault has answered.
 func TestNamesStayWhereRecordsCannotBeRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v, p := newFakeVault(t, "www", "api", "gone"), newRemembering(t)
+		v, p := newFakeVault(t, "www", "api", "off", "gone"), newRemembering(t)
 		opts := p.options()
 		opts.Visible = p.last
 		ctx, die := context.WithCancel(t.Context())
-		s, ended := New(opts, settings(t, v, time.Hour, "www", "api", "gone")), make(chan error, 1)
+		s, ended := New(opts, settings(t, v, time.Hour, "www", "api", "off", "gone")), make(chan error, 1)
 		go func() { ended <- s.Run(ctx) }()
 		<-s.Ready()
 		before := p.last()
@@ -188,8 +188,12 @@ func TestNamesStayWhereRecordsCannotBeRead(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		v.set(func() { v.errs["www"] = &vault.Error{Kind: vault.KindUnreachable, Fact: "the vault is gone"} })
-		s = running(t, opts, settings(t, v, time.Hour, "www", "api")) // of "gone" nothing is wanted any more
+		v.set(func() {
+			v.errs["www"] = &vault.Error{Kind: vault.KindUnreachable, Fact: "the vault is gone"}
+			v.errs["off"] = &vault.Error{Kind: vault.KindDisabled, Fact: "it is disabled"}
+			v.errs["off/"+version(1)] = v.errs["www"] // nor is an older one to be had
+		})
+		s = running(t, opts, settings(t, v, time.Hour, "www", "api", "off")) // of "gone" nothing is wanted any more
 		<-s.Ready()
 		names := func(s *tree.Snapshot, of string) (n int) {
 			for node := range s.Nodes() {
@@ -199,7 +203,7 @@ func TestNamesStayWhereRecordsCannotBeRead(t *testing.T) {
 			}
 			return n
 		}
-		for name, want := range map[string]int{"www": names(before, "www"), "api": names(before, "api"), "gone": 0} {
+		for name, want := range map[string]int{"www": names(before, "www"), "api": names(before, "api"), "off": names(before, "off"), "gone": 0} {
 			if got := names(p.last(), name); got != want {
 				t.Errorf("%d names of %s, want %d", got, name, want)
 			}
@@ -209,12 +213,12 @@ func TestNamesStayWhereRecordsCannotBeRead(t *testing.T) {
 			records[strings.Fields(key)[0]] = string(b)
 		}
 		for key, b := range records {
-			if www := strings.HasSuffix(key, "/www"); www != (b == foreign) {
+			if known := strings.HasSuffix(key, "/api"); known == (b == foreign) {
 				t.Errorf("the record of %s is %q", key, b)
 			}
 		}
-		if len(records) != 2 {
-			t.Errorf("%d records, want 2", len(records))
+		if len(records) != 3 {
+			t.Errorf("%d records, want 3", len(records))
 		}
 		v.set(func() { delete(v.errs, "www") })
 		v.put(t, "www", 2, leaf{})

@@ -451,7 +451,8 @@ func (d *daemon) economize(ctx context.Context) {
 	}
 	save()
 	d.progress.until(ctx, time.Minute, d.shown.Load) // which needs as much
-	if err := d.fs.Trim(); err != nil {              // it is as good as before
+	// An image that is not trimmed is as good as before.
+	if err := d.fs.Trim(); err != nil {
 		d.log.Warn("the image needs more memory than it should", "err", err)
 	}
 	for spent, ok := d.spent.next(), true; ok; spent, ok = d.spent.rest(ctx, spent, tidyPause) {
