@@ -201,11 +201,7 @@ func TestReadOfAnOldVersionEndsInTime(t *testing.T) {
 		"gone":      {&vault.Error{Kind: vault.KindUnreachable, Fact: "refused"}, 0, 0, nil},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			v, p := newFakeVault(t), &shelf{}
-			v.put(t, "www", 1, leaf{})
-			s := running(t, Options{Publisher: p}, holding(settings(t, v, time.Hour, "www"), 2, 0))
-			<-s.Ready()
-			renew(t, s, v, "www", 2)
+			v, p, s := renewedOnce(t)
 			v.set(func() { v.errs["www/"+version(1)], v.delay["www"] = test.err, test.delay })
 			began := time.Now()
 			read := func() error {
@@ -249,6 +245,17 @@ func readOK(s *Syncer, n *tree.Node) error {
 	return err
 }
 
+// renewedOnce has a certificate with an old version of which no bytes are held.
+func renewedOnce(t *testing.T) (v *fakeVault, p *shelf, s *Syncer) {
+	t.Helper()
+	v, p = newFakeVault(t), &shelf{}
+	v.put(t, "www", 1, leaf{})
+	s = running(t, Options{Publisher: p}, holding(settings(t, v, time.Hour, "www"), 2, 0))
+	<-s.Ready()
+	renew(t, s, v, "www", 2)
+	return v, p, s
+}
+
 // Whoever reads an old version of a vault that is known not to answer does not wait for it, and asks it nothing; when
 // it answers the poller, it does so for readers.
 func TestOldVersionOfAVaultThatIsDownIsNotAskedFor(t *testing.T) {
@@ -263,11 +270,7 @@ func TestOldVersionOfAVaultThatIsDownIsNotAskedFor(t *testing.T) {
 		"no role":   {&vault.Error{Kind: vault.KindForbidden, Fact: "no role"}, os.ErrPermission}, // which says nothing of the vault
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			v, p := newFakeVault(t), &shelf{}
-			v.put(t, "www", 1, leaf{})
-			s := running(t, Options{Publisher: p}, holding(settings(t, v, time.Hour, "www"), 2, 0))
-			<-s.Ready()
-			renew(t, s, v, "www", 2)
+			v, p, s := renewedOnce(t)
 			v.set(func() { v.errs["www"], v.delay["www"] = test.err, time.Second })
 			if err := s.Refresh(t.Context(), Match("www")); err != nil {
 				t.Fatal(err)

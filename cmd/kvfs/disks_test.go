@@ -41,6 +41,18 @@ func newDisks() *disks {
 	return &disks{log: slog.New(slog.DiscardHandler), began: make(chan struct{}), wake: make(chan struct{}, 1), known: func() map[string]bool { return nil }}
 }
 
+// hangingDisks have one store, whose disk hangs until something comes of answers.
+func hangingDisks(store string) (ds *disks, answers chan struct{}) {
+	ds, answers = newDisks(), make(chan struct{})
+	ds.options = func(wanted, string) disk.Options { // run asks for them before it opens a directory
+		<-answers
+		return disk.Options{}
+	}
+	ds.all = []*storeDisk{{path: store, files: filesInstead}}
+	ds.note(time.Time{})
+	return ds, answers
+}
+
 // A disk that hangs holds up neither who publishes nor who asks how things are, and gets what was
 // published last when it answers again.
 func TestDiskThatHangs(t *testing.T) {
@@ -115,14 +127,8 @@ func TestChangedSettingsDoNotWaitForADiskThatHangs(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
-			answers, ended := make(chan struct{}), make(chan struct{})
-			ds := newDisks()
-			ds.options = func(wanted, string) disk.Options {
-				<-answers
-				return disk.Options{}
-			}
-			ds.all = []*storeDisk{{path: a, files: filesInstead}}
-			ds.note(time.Time{})
+			ds, answers := hangingDisks(a)
+			ended := make(chan struct{})
 			go func() {
 				defer close(ended)
 				ds.run(ctx)
@@ -262,13 +268,8 @@ func TestStoreThatComesBackOtherwise(t *testing.T) {
 func TestEndDoesNotWaitForADiskThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		answers, ended := make(chan struct{}), make(chan struct{})
-		ds := newDisks()
-		ds.options = func(wanted, string) disk.Options {
-			<-answers
-			return disk.Options{}
-		}
-		ds.all = []*storeDisk{{path: "/proc/self/no such directory/store", files: filesInstead}}
+		ds, answers := hangingDisks("/proc/self/no such directory/store")
+		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
 			ds.run(ctx)
